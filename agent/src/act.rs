@@ -8,8 +8,8 @@
 //! [`read`] is the only place that reads the kernel's table. After the reading,
 //! the loop decides the state in force, and [`run`] does the rest of the round.
 //! A failed operation waits for its own back-off and does not stop other
-//! operations. The agent may die between any two stages. After a death, the
-//! intent in the journal shows which entries the round may have created.
+//! operations. The agent may die between any two stages. The intent in the
+//! journal then shows which entries the round may have created.
 
 mod doubt;
 mod phases;
@@ -81,8 +81,8 @@ pub struct Outcome {
     pub services: usize,
     /// The number of our destinations in the kernel.
     pub destinations: usize,
-    /// The subjects whose operation failed and will be tried again, each with
-    /// the error message.
+    /// The error message of each failed operation, by the operation's subject.
+    /// The agent will try these operations again.
     pub failures: BTreeMap<Subject, String>,
     /// The virtual addresses on this host, each with its interface: wanted
     /// addresses, and addresses that cannot be removed yet.
@@ -191,7 +191,8 @@ fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan
 
 /// Whether the plan may change the wanted addresses. The wanted addresses may
 /// change if the plan adds, removes or adopts services. They may also change if
-/// services are gone, or if entries are left to strangers.
+/// services of ours disappeared from the kernel, or if the plan leaves entries
+/// to strangers.
 fn concerns_services(plan: &Plan) -> bool {
     let is_service = |op: &Op| matches!(op, Op::NewService(..) | Op::DeleteService(_));
     plan.ops.iter().any(is_service)

@@ -55,10 +55,11 @@ pub struct Args {
 
     /// Program even services that would take this host's own traffic. Such a
     /// service uses a port on which the host itself listens, or every port of
-    /// one of the host's addresses. A service with this director as a DR or TUN
-    /// server also counts. The risk: until such a service is deleted, ssh and
-    /// other programs of this host cannot be reached on the service's address.
-    /// Packets to a server that is this director loop. Only with --manifests.
+    /// one of the host's addresses. The option also allows services with this
+    /// director as a DR or TUN server. The risk: until such a service is
+    /// deleted, ssh and other programs of this host cannot be reached on the
+    /// service's address. If one of the servers is this director, packets to
+    /// this server loop. Only with --manifests.
     #[arg(long, env = "IPVS_ALLOW_HIJACK", requires_if("true", "manifests"))]
     pub allow_hijack: bool,
 

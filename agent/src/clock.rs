@@ -38,8 +38,9 @@ impl Clock {
         instant.saturating_duration_since(self.started)
     }
 
-    /// Converts a time that [`Clock::steady_wall`] returned to a time since the
-    /// agent's start. Returns zero for a time before the agent's start.
+    /// Converts a timestamp from [`Clock::steady_wall`] back into the time
+    /// since the agent's start. Returns zero for a timestamp before the agent's
+    /// start.
     pub fn since_start(&self, wall: Timestamp) -> Duration {
         let since = wall.duration_since(self.wall);
         Duration::try_from(since).unwrap_or(Duration::ZERO)

@@ -56,9 +56,9 @@ use crate::{
 };
 
 /// How long the agent waits after its start before it restores VIPs of the
-/// previous run. The wait ends early when all objects have been listed. The
-/// agent waits because another director may have taken the VIPs in the
-/// meantime. It restores the IPVS table without waiting.
+/// previous run. Another director may have taken the VIPs while the agent was
+/// down. Once all objects have been listed, the agent waits no longer. The
+/// agent restores the IPVS table without a wait.
 const VIP_GRACE: Duration = Duration::from_secs(5);
 
 /// Opens one of the loop's connections to the outside, such as the kernel or
@@ -110,8 +110,9 @@ pub struct Loop {
     /// The open journal, or the reason why it is not open.
     journal: Result<Box<dyn Journal>, NoJournal>,
     objects: Objects,
-    /// One tee for each kind of object. A tee copies each change of an object
-    /// to `objects` and to the checkpoint.
+    /// Each of the tees `services`, `servers` and `groups` handles one kind of
+    /// object. A tee copies each change of an object to `objects` and to the
+    /// checkpoint.
     services: Tee,
     servers: Tee,
     groups: Tee,
@@ -124,8 +125,8 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
-    /// The cached result of `lacks_any`. It is valid for this wanted state and
-    /// this number of address changes.
+    /// The cached result of `lacks_any`, with the wanted state and the number
+    /// of address changes for which the result is valid.
     lacks_any: Option<(Arc<Desired>, u64, bool)>,
     /// The directors whose Leases the agent looks at.
     asked: Looks,
@@ -133,14 +134,14 @@ pub struct Loop {
     /// The objects that listings left out, and whether the agent believes that
     /// they were deleted.
     absence: Absence,
-    /// The last logged error of writing the cluster's id or the refused entries
-    /// to the journal.
+    /// The last logged error from an attempt to write the cluster's id or the
+    /// refused entries to the journal.
     unsaved: Said,
     protection: Protection,
     places: Places,
     retention: Retention,
-    /// The services that changed since the last update of `health`. A change of
-    /// the wanted state or of the state in force counts.
+    /// The services that changed since the last update of `health`, either in
+    /// the wanted state or in the state in force.
     changed: BTreeSet<ServiceKey>,
     /// The removals that are held until they are allowed.
     held: Vec<Op>,
@@ -163,7 +164,7 @@ pub struct Loop {
     /// The back-off for opening edges again after an error.
     retry: Retry,
     trouble: Option<Trouble>,
-    /// The strongest [`Reason`] for a round that came up since the last round.
+    /// The strongest [`Reason`] that came up since the last round.
     reason: Reason,
     /// When the last round ended, or none before the first round.
     acted: Option<Duration>,
@@ -240,9 +241,9 @@ impl Loop {
 
     /// Runs a round if there is a reason for one. Returns the outcome of the
     /// round, or the trouble that prevented it. Returns none if there is
-    /// nothing new to report. Until all kinds of objects have been listed, a
-    /// round removes no entries. Such a round creates only entries that the
-    /// previous run knew.
+    /// nothing new to report. Until all kinds of objects have been listed,
+    /// rounds remove no entries, and create only entries that the previous run
+    /// knew.
     fn act(&mut self, now: Duration) -> Option<Observed> {
         let observed = self.act_if_possible(now);
         self.retry.expire(now);

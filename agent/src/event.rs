@@ -48,21 +48,22 @@ pub enum Event {
     /// The addresses at which the agent reaches its API server; sent when the
     /// addresses change.
     ApiServers(BTreeSet<SocketAddr>),
-    /// The result of looking up the cluster's UID, or the state of a custom
-    /// resource definition.
+    /// The result of a look-up: either the cluster's UID or the state of a
+    /// custom resource definition.
     Caution(Word),
     /// A listing of the objects of one kind begins, from the given source. The
     /// loop receives this event before [`Change::Listing`].
     Listing(Kind, Source),
-    /// What the previous run knew about its sources: their newest state, and
-    /// the objects that listings left out.
+    /// What the previous run knew about listings: the source of each kind of
+    /// object, and the objects that listings left out.
     Known(Known),
     /// The kernel's table as the reader found it, and the time at which the
     /// reading began.
     Reading(Instant, Reading),
     /// The reader thread cannot read the kernel's table.
     Unread,
-    /// The latest probe results of a target; sent whenever their tally changes.
+    /// The latest probe results of a target; sent whenever the [`Tally`]
+    /// changes.
     Probed(ProbeId, Tally),
     /// The reasons why probes failed because of this host, each with the number
     /// of affected targets. The event is sent when a reason or a number

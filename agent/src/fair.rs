@@ -31,8 +31,8 @@ struct Demand {
 
 /// Separates the entries that fit into the list from the entries that are left
 /// out. Each namespace's first entries are kept, up to the namespace's fair
-/// share of the bytes ([`fair_limit`]). The remaining bytes are used for
-/// left-out entries that still fit, in their order.
+/// share of the bytes ([`fair_limit`]). If bytes remain, each further entry
+/// that fits is kept, in the order of `entries`.
 pub fn keep<T: Serialize>(
     entries: Vec<T>,
     namespace: impl Fn(&T) -> &str,
@@ -81,8 +81,8 @@ pub fn keep<T: Serialize>(
 }
 
 /// Returns the namespaces of the entries that were left out. If there are more
-/// than `MOST_NAMES` namespaces, returns an empty list. Entries of any
-/// namespace may then be missing.
+/// than `MOST_NAMES` namespaces, returns an empty list: entries of any
+/// namespace may be missing from the status.
 pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names = namespaces.into_iter().filter(|name| !name.is_empty());
     let names: BTreeSet<&str> = names.collect();

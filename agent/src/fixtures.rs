@@ -184,7 +184,7 @@ pub(crate) struct Parts {
     pub(crate) neighbors: Vec<(Mac, IpAddr)>,
     /// The IP addresses whose MAC addresses the agent has asked for.
     pub(crate) looked_for: Vec<IpAddr>,
-    /// The latest [`Orders`] about virtual addresses that the agent gave.
+    /// The agent's latest [`Orders`] about virtual addresses.
     pub(crate) orders: Orders,
     /// The directors whose Leases the agent reads.
     pub(crate) leases_asked: Looks,

@@ -18,11 +18,11 @@
 //!                                                                act, disk/journal
 //! ```
 //!
-//! Each stage from `protect` to `weigh` corrects the wanted table, so `plan`
-//! plans only allowed changes. `protect` leaves out services that would take
-//! the host's own traffic. `places` leaves out new services whose VIP cannot be
-//! on this host. `retain` keeps entries that must not be removed yet. `weigh`
-//! gives each server the weight that its health allows.
+//! The stages from `protect` to `weigh` correct the wanted table, so that
+//! `plan` results only in allowed changes. `protect` leaves out services that
+//! would take the host's own traffic. `places` leaves out new services whose
+//! VIP cannot be on this host. `retain` keeps entries that must not be removed
+//! yet. `weigh` gives each server the weight that its health allows.
 //!
 //! The agent reads VirtualServices, RealServers and the director's group. The
 //! agent writes the kernel's IPVS table, the virtual addresses and the sysctls

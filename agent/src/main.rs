@@ -71,11 +71,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The file with the machine's boot id, which changes whenever the machine
 /// boots (`Documentation/admin-guide/sysctl/kernel.rst`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// While the agent waits for the lock or the configuration at its start, it
-/// checks again at this interval.
+/// At its start, the agent waits for the lock and for a usable configuration.
+/// While the agent waits, it tries again at this interval.
 const RETRY: Duration = Duration::from_secs(1);
 /// The maximum wait for data from the API server, for example during a listing.
-/// The wait is longer than a watch, which ends after kube's default of 290 s.
+/// The wait is longer than a watch: by default, kube ends a watch after 290 s.
 const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {
@@ -305,7 +305,7 @@ fn restore(
     Ok((restored, writer))
 }
 
-/// The data that the agent's inputs share with the loop, apart from the events.
+/// The data, other than events, that the agent's inputs and the loop exchange.
 struct Outside {
     /// The time of day according to the API server.
     api_time: ApiTime,

@@ -15,8 +15,8 @@ const OWN: Allowance = Allowance {
     burst: 20,
     per_second: 0.1,
 };
-/// The number of bytes that all namespaces together may log at once, in
-/// addition to the lines of each namespace.
+/// The number of bytes that all namespaces together may log at once. Lines that
+/// [`OWN`] allows do not use up these bytes.
 const SHARED: Allowance = Allowance {
     burst: 256 << 10,
     per_second: 4096.0,

@@ -32,8 +32,8 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     ignored("a process of user 65534 (pid ");
     drop(squatter);
 
-    // The second squatter never accepts a connection, and its accept queue is
-    // full.
+    // The next process that binds the name accepts no connection, and its
+    // accept queue is full.
     let squatter = as_nobody(|| squat(Some(0)));
     let _queued = UnixStream::connect_addr(&name).expect("the queue has one place");
     ignored("a process that does not listen");

@@ -130,8 +130,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         folder: None,
     };
     let objects = objects.to_owned();
-    // The thread that watches the manifests may outlive this function. It ends
-    // with the test process at the latest.
+    // The thread that watches the manifests may outlive this function. The
+    // thread ends when the test process ends, or earlier.
     thread::spawn(move || manifests::watch(&objects, "a", "default", input));
 
     let writes = Arc::new(AtomicUsize::new(0));

@@ -43,8 +43,8 @@ pub struct DirectorView<'a> {
     /// Whether the director is alive. The controller uses a director's report
     /// only while the director is alive.
     pub life: Life,
-    /// The places in the history of the object states that the director's last
-    /// completed round used.
+    /// Which object states the director's last completed round used. Each state
+    /// is given as a place in the controller's history of states.
     pub places: &'a Places,
     /// The status that the director's agent reported.
     pub status: &'a DirectorStatus,
@@ -106,16 +106,17 @@ struct Group<'a> {
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// For each kind of object, the latest position in the history that all
-    /// live directors of the group have reached. `None` if the group has no
-    /// live director, or if a live director has an unknown position.
+    /// For each kind of object, the latest position in the controller's history
+    /// of states that every live director of the group has reached. `None` if
+    /// the group has no live director, or if a live director has an unknown
+    /// position.
     least: Option<Positions>,
     accepted_services: i32,
 }
 
 impl Group<'_> {
-    /// Whether every live director of the group has used object states at least
-    /// as new as `needed`. False if the group has no live director.
+    /// Whether every live director of the group has reached the positions in
+    /// `needed`. False if the group has no live director.
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }

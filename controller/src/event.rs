@@ -111,16 +111,16 @@ impl<K: HasSpec + HasStatus + Resource> Resource for Observed<K> {
 }
 
 /// A Director whose metadata is readable, but whose spec and status may be
-/// unreadable. So an agent that is newer than this controller cannot stop the
-/// watch of all Directors.
+/// unreadable. So the watch of Directors does not fail if a newer agent writes
+/// a status that this controller cannot parse.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDirector {
     /// The Director's metadata.
     pub metadata: ObjectMeta,
-    /// The fields of the Director's status that parse. In the field `used`, a
-    /// director claims that its kernel matches certain objects, except for the
-    /// listed exceptions. If any field does not parse, exceptions may be
-    /// missing, so `used` is left out as well.
+    /// The fields of the Director's status that parse. The digests in `used`
+    /// identify objects. The director claims that its kernel matches these
+    /// objects, except for the differences in `exceptions`. If any field does
+    /// not parse, exceptions may be missing, so `used` is None.
     pub status: DirectorStatus,
     /// The names of the fields that do not parse, such as `status.vips`.
     pub unreadable: Vec<String>,
@@ -157,8 +157,8 @@ fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
     }
     let (readable, others): (Map<_, _>, Map<_, _>) =
         fields.into_iter().partition(|(name, value)| {
-            // A status may consist of this field alone, because all other
-            // fields are optional.
+            // Each field is parsed as a status of its own. This works because
+            // all other fields are optional.
             DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
         });
     let unreadable = others.keys().map(|name| format!("status.{name}")).collect();

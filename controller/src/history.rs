@@ -3,8 +3,9 @@
 //!
 //! The controller and every director have a separate watch for each kind of
 //! object. The watches are not in step, so a director has a separate place in
-//! the history of each kind. A director has used an object once, for each kind,
-//! the director's place has reached the position that the object needs.
+//! the history of each kind. An object needs one position of each kind. A
+//! director has used the object as soon as all its places have reached these
+//! positions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +13,7 @@ use crds::{Digest, ObjectKey, api::WorldDigests};
 
 use crate::ring::{Place, Position, Ring};
 
-/// One position in the order of states for each kind of object.
+/// For each kind of object, one position in the order of the kind's states.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Positions {
     /// The position among the states of the group's VirtualServices.
@@ -24,7 +25,8 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Returns the earlier of the two positions of each kind.
+    /// For each kind, returns the earlier of the positions in `self` and
+    /// `other`.
     pub fn least(self, other: Self) -> Self {
         Self {
             virtual_services: self.virtual_services.min(other.virtual_services),
@@ -42,8 +44,8 @@ impl Positions {
     }
 }
 
-/// The states that a director used in its last completed round, as one place
-/// for each kind of object. An unknown place is `None`.
+/// For each kind of object, the place of the state that a director used in its
+/// last completed round. An unknown place is `None`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Places {
     group: String,
@@ -105,7 +107,8 @@ pub enum Novelty {
     Gone,
 }
 
-/// The current digest of a set of objects, and its earlier digests.
+/// The current digest of a set of objects, and the digests of the set's earlier
+/// states.
 #[derive(Clone, Debug, Default)]
 struct Tracked {
     digest: Digest,

@@ -33,10 +33,10 @@ pub struct KubernetesEvent {
     pub is_minor: bool,
 }
 
-/// Returns the Event for a status that was just written, if the change is worth
-/// an Event. The Event reports a change of the object's main condition, such as
-/// Ready. For a RealServer that stays Ready, the Event reports that more or
-/// fewer directors find the server unhealthy.
+/// Returns the Event about a status that was just written, if the status
+/// changed in a way that is worth an Event. The Event reports a change of the
+/// object's main condition, such as Ready. For a RealServer that stays Ready,
+/// the Event reports that more or fewer directors find the server unhealthy.
 pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
     let subject = letter.id.subject;
     let kind = match subject {
@@ -59,8 +59,8 @@ pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
 }
 
 /// A change of a Director's condition ProbesWorking. The Director's agent
-/// writes this condition, so no status of the controller (see [`Letter`]) shows
-/// the change.
+/// writes this condition, so no [`Letter`] of the controller contains the
+/// change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
     director: ObjectKey,
@@ -97,9 +97,9 @@ impl AgentFlip {
     }
 }
 
-/// Returns the Event for a Ready server if the number of directors that find
-/// the server unhealthy changed. Returns no Event if the number of directors
-/// that check the server also changed.
+/// Returns the Event about a change in the number of directors that find a
+/// Ready server unhealthy. Returns no Event if the number of directors that
+/// check the server changed too.
 fn unhealthy_elsewhere(
     old: &Status,
     new: &Status,
@@ -143,8 +143,8 @@ fn event(of: &Condition) -> Event {
     }
 }
 
-/// Whether a condition changed in a way that users should see. For a failed
-/// condition, a changed reason is enough. After an edit, the reason is
+/// Whether a condition changed in a way that users should see. If a condition
+/// stays False, a change of its reason counts too. After an edit, the reason is
 /// Programming at first. If the kernel then refuses the edit, only the reason
 /// changes, and users must see this change.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {

@@ -141,8 +141,8 @@ async fn hold(
             biased;
             () = becomes(&mut signals.stop) => End::Stop,
             () = becomes(&mut signals.in_vain), if leads => End::InVain,
-            // If the Lease is free, this process need not wait for the expiry
-            // time that the Lease manager last read.
+            // A free Lease can be taken at once. Without this signal, the Lease
+            // manager would wait until the expiry time that it last read.
             () = becomes(&mut signals.free), if !leads => return Ok(End::Free),
             changed = manager.changed() => {
                 leading.send_replace(changed?);

@@ -1,9 +1,9 @@
 //! Decides which directors are alive.
 //!
 //! Every director renews a Lease that has the director's name. A renewal counts
-//! from the time when the observer *sees* it, by the observer's own clock,
-//! because other machines' clocks may be wrong. While the observer sees no
-//! events at all, no director is declared dead.
+//! from the time when the controller *sees* it. The controller measures this
+//! time by its own clock, because other machines' clocks may be wrong. While
+//! the controller sees no events at all, no director is declared dead.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,8 +15,7 @@ pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
 /// working watch is never silent for this long.
 pub const BLIND_AFTER: Duration = Duration::from_secs(25);
 
-/// A point in time, as the time since the process started, by the monotonic
-/// clock.
+/// A point in time: the time since the process started, by the monotonic clock.
 pub type Time = Duration;
 
 /// The renewTime of a Lease, and its duration.
@@ -51,8 +50,8 @@ pub enum Life {
 }
 
 impl Life {
-    /// Whether the director counts as live: its reports count, and conditions
-    /// wait for its reports.
+    /// Whether the director counts as live. Only the reports of live directors
+    /// count, and conditions wait only for these reports.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Alive | Self::Presumed)
     }

@@ -29,8 +29,8 @@ pub struct Need {
 
 /// Everything on which the kernel's entries for one VirtualService depend. A
 /// changed object changes a digest in the fingerprint, even if the controller
-/// computes the same entries as before. A director with older or newer objects
-/// of another kind may compute different entries.
+/// computes the same entries from the changed object. A director may compute
+/// different entries, because its objects of other kinds may be older or newer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
@@ -45,8 +45,8 @@ pub(crate) struct Fingerprint {
 
 /// Returns the positions at which each server joined `service`, if the service
 /// has a health check. `before` is the service's previous form with its
-/// previous [`Need`]. For a server that joined before the service had a health
-/// check, every position is 0, which every director has reached.
+/// previous [`Need`]. A server that joined before the service had a health
+/// check gets position 0 of every kind. Every director has reached position 0.
 pub(crate) fn servers(
     service: Option<&Service>,
     before: Option<(&Service, &Need)>,

@@ -27,7 +27,7 @@ pub const CONCURRENT: usize = 16;
 /// the same time.
 pub const SOFT_BURST: u32 = 20;
 
-/// The pause before each further status with a soft difference, after
+/// The pause between two statuses with a soft difference, after the first
 /// [`SOFT_BURST`] such statuses.
 pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -70,8 +70,8 @@ pub struct Outbox {
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
     /// The object of the last status that was sent because of a soft
-    /// difference. The next such status is taken from a later object in order,
-    /// so that all objects get their turn.
+    /// difference. The search for the next such status starts after this
+    /// object, so that every object gets its turn.
     last_soft: Option<Id>,
 }
 

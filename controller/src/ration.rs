@@ -1,6 +1,6 @@
 //! Limits how often Kubernetes Events are made, and shares the limit fairly
-//! among namespaces. People read Events; the complete state is in the
-//! conditions.
+//! among namespaces. Events can be left out, because the complete state is in
+//! the conditions.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,9 +11,10 @@ use crate::{bucket::Bucket, liveness::Time};
 /// Event per [`OWN_PAUSE`].
 const OWN_BURST: u32 = 10;
 const OWN_PAUSE: Duration = Duration::from_secs(10);
-/// The number of further Events that all namespaces together may make at once.
-/// After the burst, all namespaces together may make one further Event per
-/// [`SHARED_PAUSE`]. Minor Events may use only half of [`SHARED_BURST`].
+/// The number of Events that all namespaces together may make at once, in
+/// addition to [`OWN_BURST`] of each namespace. After the burst, all namespaces
+/// together may make one such Event per [`SHARED_PAUSE`]. Minor Events may use
+/// only half of [`SHARED_BURST`].
 const SHARED_BURST: u32 = 50;
 const SHARED_PAUSE: Duration = Duration::from_millis(200);
 
@@ -29,8 +30,8 @@ pub struct Ration {
 impl Ration {
     /// Whether an Event about an object of the namespace may be made now.
     /// Cluster-scoped objects have the empty namespace. If the call returns
-    /// true, the Event uses up a part of the limits. If it returns false, the
-    /// Event counts as left out.
+    /// true, the Event counts towards the limits. If the call returns false,
+    /// the Event counts as left out.
     pub fn take(&mut self, namespace: &str, is_minor: bool, now: Time) -> bool {
         let burst = if is_minor {
             SHARED_BURST / 2

@@ -76,10 +76,11 @@ impl Ring {
     ///
     /// An unknown digest may belong to a state that has not reached the
     /// controller yet. In this case, the director keeps its place, because
-    /// directors only move forward. The place must satisfy two conditions: its
-    /// state was first seen after the last gap, and cannot have existed before
-    /// the gap. Otherwise, the unknown digest may belong to a missed state that
-    /// is older than the director's place.
+    /// directors only move forward. The unknown state is certainly newer only
+    /// if the place's state was first seen after the last gap, and cannot have
+    /// existed before the gap. Otherwise, the unknown digest may belong to a
+    /// missed state that is older than the director's place, and the new place
+    /// is unknown.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),

@@ -115,8 +115,8 @@ struct Controller {
     /// The time at which the gathered events must be processed.
     due: Option<Time>,
     /// How long events are gathered: four times as long as the last processing
-    /// took, but at least [`GATHER`]. This limit keeps processing from using a
-    /// whole processor.
+    /// took, but at least [`GATHER`]. So the processing of events does not
+    /// occupy a whole processor.
     gather: Duration,
     listed: bool,
     complaints: Complaints,

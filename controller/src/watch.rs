@@ -24,14 +24,15 @@ use crate::{
 /// The largest number of watch events that wait for the main loop.
 const WAITING_EVENTS: usize = 1024;
 
-/// How many seconds a watch lasts before it is opened again. If five more
-/// seconds pass without an event and without the end of the watch, the
-/// connection is considered dead and the watch is opened again. The controller
-/// therefore notices a hanging connection after [`SILENCE`] plus five seconds.
+/// How many seconds a watch lasts before it is opened again. If a watch shows
+/// no event and does not end for five more seconds, its connection is
+/// considered dead. The watch is then opened again. The controller therefore
+/// notices a hanging connection after [`SILENCE`] plus five seconds.
 pub const SILENCE: u32 = 60;
 
-/// How many seconds the watch of Leases lasts. The watch of Leases is shorter
-/// than the other watches, because a leader must see its own renewals.
+/// How many seconds the watch of Leases lasts. A leader must see its own
+/// renewals. So this watch is shorter than the other watches, and the
+/// controller notices a hanging connection sooner.
 const SILENCE_OF_LEASES: u32 = 20;
 
 /// Starts all watches. The watches run until the receiver or `tasks` is

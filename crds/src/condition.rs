@@ -56,7 +56,8 @@ pub mod reason {
     /// The spec does not parse. The object was probably written for a newer
     /// version.
     pub const UNREADABLE: &str = "Unreadable";
-    /// This program never received the DirectorGroup that the object names.
+    /// The controller or agent never received the DirectorGroup that the object
+    /// names.
     pub const DIRECTOR_GROUP_NOT_FOUND: &str = "DirectorGroupNotFound";
     /// The DirectorGroup was deleted. The directors of a deleted group continue
     /// with the group's last spec.
@@ -82,8 +83,8 @@ pub mod reason {
     /// The server's port differs from the service's port, which DR and TUN
     /// cannot translate.
     pub const PORT_MISMATCH: &str = "PortMismatch";
-    /// The server and the service have different address families, and no
-    /// tunnel joins them.
+    /// The server and the service have different address families, and the
+    /// forwarding method is not a tunnel.
     pub const FAMILY_MISMATCH: &str = "FamilyMismatch";
     /// An older server of the service has the same address and port.
     pub const DUPLICATE_SERVER: &str = "DuplicateServer";
@@ -100,7 +101,7 @@ pub mod reason {
     /// The kernel refused a service or a destination.
     pub const KERNEL_REFUSED: &str = "KernelRefused";
     /// The wanted entry is already in the kernel's table, but another program
-    /// made it. The DirectorGroup says to leave such entries alone.
+    /// made it. The DirectorGroup says to leave other programs' entries alone.
     pub const FOREIGN_ENTRY: &str = "ForeignEntry";
     /// The director cannot use its IPVS table.
     pub const KERNEL_UNAVAILABLE: &str = "KernelUnavailable";
@@ -160,8 +161,9 @@ pub mod reason {
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
-    /// The server, or every server of the service, is new. No probe has
-    /// succeeded yet, and fewer than `failureThreshold` probes have failed.
+    /// The first probe results of the server, or of the service's servers, are
+    /// outstanding. No probe has succeeded yet, and fewer than
+    /// `failureThreshold` probes have failed.
     pub const CHECKING: &str = "Checking";
     /// A director's status has no room for all reports, so the state of the
     /// object is unknown.
@@ -181,8 +183,8 @@ const TRUE: &str = "True";
 const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
 
-/// The maximum number of objects that a message names. The message counts all
-/// other objects.
+/// The maximum number of objects that a message names. Of the remaining
+/// objects, the message gives only the number.
 const NAMED: usize = 10;
 
 /// Adds a condition, or replaces the condition of the same type. Returns
@@ -190,7 +192,7 @@ const NAMED: usize = 10;
 ///
 /// If the new condition differs only in its time, the old condition stays. A
 /// condition whose status did not change keeps the time of its last transition.
-/// If nothing changes, the status therefore stays equal and needs no patch.
+/// An object whose conditions did not change therefore needs no patch.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
         new.last_transition_time = Time(now);
@@ -299,8 +301,9 @@ fn count<N: Copy + Display + PartialEq + From<u8>>(number: N, what: &str) -> Str
     format!("{number} {what}{s}")
 }
 
-/// Explains the first rejections in `all`. The text ends with the number of all
-/// other rejections: the rest of `all`, and `unnamed` more.
+/// Explains the first rejections in `all`, and then gives the number of the
+/// remaining rejections. `unnamed` is the number of rejections that are not in
+/// `all`.
 fn explained(all: &[(&ObjectKey, &Rejection)], unnamed: usize, what: &str) -> String {
     let mut text = all
         .iter()

@@ -62,8 +62,9 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// Makes server-side apply merge conditions by type. Two writers, such as a
-/// Director's agent and the controller, then change only their own conditions.
+/// Marks the conditions as a list with the key `type`. Server-side apply then
+/// merges the conditions by type. So two writers, such as a Director's agent
+/// and the controller, change only their own conditions.
 fn merge_conditions_by_type(conditions: &mut Value) {
     conditions["x-kubernetes-list-type"] = json!("map");
     conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
@@ -121,7 +122,7 @@ pub fn file_name(crd: &CustomResourceDefinition) -> String {
     format!("{}.yaml", crd.spec.names.plural)
 }
 
-/// Writes a definition as YAML, as its file in the chart contains it.
+/// Returns the YAML text of a definition's file in the chart.
 pub fn yaml(crd: &CustomResourceDefinition) -> String {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
     whole_numbers(&mut crd);

@@ -100,7 +100,7 @@ pub struct StatusRange {
 }
 
 impl StatusRange {
-    /// Returns the range as a range of the standard library.
+    /// Returns the range as a [`RangeInclusive`].
     pub fn range(self) -> RangeInclusive<u16> {
         self.first..=self.last
     }

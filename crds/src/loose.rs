@@ -94,7 +94,8 @@ impl<K> Loose<K>
 where
     K: HasSpec<Spec: Clone> + Resource,
 {
-    /// Returns `object` as an object from a file on the director.
+    /// Converts `object`, and marks it as an object from a file on the
+    /// director.
     pub fn from_file(object: &K) -> Self {
         let mut metadata = object.meta().clone();
         metadata.managed_fields = None;

@@ -32,8 +32,8 @@ pub struct Stored<C> {
     /// The object's labels.
     pub labels: Labels,
     /// The DirectorGroup that the object belongs to, from the spec in force. If
-    /// no spec is in force, the group is the one that the rejected spec names.
-    /// The rest of that spec need not parse.
+    /// no spec is in force, the rejected spec names the group, even if other
+    /// fields of the rejected spec do not parse.
     pub group: Option<String>,
     /// The checked spec, or the reason why the spec was rejected.
     pub current: Result<C, Rejection>,
@@ -182,8 +182,9 @@ where
     /// that the store keeps. The store does not keep the status, for example.
     ///
     /// If a new spec does not parse, fails its check or changes an immutable
-    /// field, the object's last valid spec stays in force. The last valid spec
-    /// also outlives a new listing, but not a change of the uid.
+    /// field, the object's last valid spec stays in force. The store keeps the
+    /// last valid spec after a new listing too, but drops it if the object's
+    /// uid changes.
     pub fn change(&mut self, change: Change<C::Object>) -> bool {
         match change {
             Change::Listing => {

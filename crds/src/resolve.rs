@@ -50,8 +50,9 @@ impl Standing for Nothing {
 /// Resolves all objects into the services that directors must serve.
 ///
 /// The function is pure: the same objects give the same result, in whatever
-/// order they arrived. A bad object affects another object only by a conflict
-/// that a [`Rejection`] names, or by using up a budget.
+/// order they arrived. A faulty object affects another object in only two
+/// cases: the objects conflict, or the faulty object uses up a budget. A
+/// [`Rejection`] names the conflict.
 ///
 /// Call this function only after all objects are listed
 /// ([`Objects::is_listed`]). Otherwise, a group that has not arrived yet looks
@@ -60,18 +61,18 @@ pub fn resolve(objects: &Objects) -> Resolved {
     resolve_for(objects, &Nothing)
 }
 
-/// Works like [`resolve`], and also returns refused services and servers that a
-/// director still serves. These `standing` objects lack a grant or are beyond a
-/// budget. The services are in [`Resolved::ungranted`], and the servers are in
-/// [`crate::Service::ungranted`]. [`Resolved::refused`] says why the servers
-/// are refused. If standing objects use up a budget, accepted services and
-/// servers that the director does not serve yet must wait
-/// ([`Resolved::waiting`]). The accepted and the waiting objects, taken
-/// together, are the same for all directors.
+/// Works like [`resolve`], and also returns refused services and servers that
+/// the director still serves according to `standing`. These objects lack a
+/// grant or are beyond a budget. The services are in [`Resolved::ungranted`],
+/// and the servers are in [`crate::Service::ungranted`]. [`Resolved::refused`]
+/// says why the servers are refused. If still served objects use up a budget,
+/// accepted objects that the director does not serve yet must wait
+/// ([`Resolved::waiting`]). Directors may differ in which accepted objects
+/// wait, but not in which objects are accepted.
 ///
-/// A budget may leave out a million pairs of a service and a server. Of the
-/// left-out servers, [`crate::Service::ungranted`] has only those that the
-/// director serves.
+/// Budgets can leave out a million pairs of a service and a server.
+/// [`crate::Service::ungranted`] has only the left-out servers that the
+/// director still serves.
 pub fn resolve_for(objects: &Objects, standing: &dyn Standing) -> Resolved {
     let mut resolved = Resolved::default();
     let defaults = BudgetRule::default();
@@ -133,9 +134,9 @@ impl Candidate<'_> {
 /// Accepts a service on three conditions: its group exists or existed, the
 /// group grants the service's addresses and mark, and the budget has room. If
 /// several services of a group have the same VIP or mark, the oldest service
-/// wins. Returns the accepted services first. After them come rejected services
-/// that a director still serves, and that lack only a grant or room in a
-/// budget.
+/// wins. Returns the accepted services first, and then the rejected services
+/// that a director still serves. These rejected services lack only a grant or
+/// room in a budget.
 fn accept_services<'a>(
     objects: &'a Objects,
     defaults: &'a BudgetRule,
@@ -243,8 +244,8 @@ fn conflict(service: &CheckedService, owner: &ObjectKey) -> Rejection {
     }
 }
 
-/// If a rejected object has an earlier accepted version, adds to the
-/// rejection's message that the earlier version stays in force.
+/// Completes the messages of rejections. If a rejected object has an earlier
+/// accepted version, the message says that the earlier version stays in force.
 fn say_what_stays_in_force(objects: &Objects, resolved: &mut Resolved) {
     for ((kind, key), rejection) in &mut resolved.rejected {
         let in_force = match kind {

@@ -22,17 +22,17 @@ pub struct Resolved {
     /// map.
     pub services: BTreeMap<ObjectKey, Service>,
     /// Rejected services that the director still serves. These services lack
-    /// only a grant or room in a budget. Each service has the same form as an
-    /// accepted service. If several services have the same kernel key, only the
-    /// oldest is in this map. The director continues to serve each service
-    /// until the service's object is deleted.
+    /// only a grant or room in a budget. Each service is resolved in the same
+    /// way as an accepted service. If several services have the same kernel
+    /// key, only the oldest is in this map. The director continues to serve
+    /// each service until the service's object is deleted.
     pub ungranted: BTreeMap<ObjectKey, Service>,
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
-    /// Selected servers that do not fit their service, by (service, server). Of
-    /// the pairs that budgets leave out, this map has at least one for each
-    /// service and one for each server. [`Service::left_out`] counts the other
-    /// pairs.
+    /// Selected servers that do not fit their service, by (service, server). If
+    /// budgets leave out many pairs, this map does not have them all. It has at
+    /// least one pair of each affected service and one pair of each affected
+    /// server. [`Service::left_out`] counts the other pairs.
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
     /// Accepted services, and servers of accepted services, that wait for room
     /// in a budget. Objects that the director still serves use up the budget.
@@ -100,9 +100,9 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// Refused servers that a director may still serve, oldest first. The group
     /// does not grant the addresses of these servers, or a budget leaves the
-    /// servers out. The number before each server says how many servers in
-    /// `servers` are older. A director that already serves one of these servers
-    /// goes on serving it.
+    /// servers out. The number in each tuple counts the older servers in
+    /// `servers`. A director that already serves one of these servers goes on
+    /// serving it.
     pub ungranted: Vec<(usize, Server)>,
     /// The number of servers that budgets leave out and that
     /// [`Resolved::refused`] does not name.
@@ -150,15 +150,16 @@ pub struct Server {
     pub weight: u16,
     /// How packets reach the server.
     pub forwarding: ForwardingRule,
-    /// From this number of connections on, the server gets no new connections;
-    /// 0 means no limit.
+    /// A server with this many connections gets no new connections; 0 means no
+    /// limit.
     pub upper_threshold: u32,
     /// Below this number of connections, a server that reached the upper
     /// threshold gets new connections again. 0 means three quarters of the
     /// upper threshold.
     pub lower_threshold: u32,
-    /// Whether the group lists the address, or the server is from a file. If
-    /// `is_listed` is false, no status may quote the server's answers.
+    /// Whether the group's `spec.realServerAddresses` grants the address, or
+    /// the server is from a file. If `is_listed` is false, no status may quote
+    /// the server's answers.
     pub is_listed: bool,
 }
 

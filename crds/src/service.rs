@@ -99,14 +99,14 @@ pub enum ForwardingRule {
     Ipip,
     /// A GUE tunnel: the server answers clients directly.
     Gue {
-        /// The UDP port on which the server receives the tunnel.
+        /// The UDP port on which the server receives the tunnel's packets.
         port: u16,
         /// The checksum of the outer header: None, Full or Remote.
         checksum: TunnelChecksum,
     },
     /// A GRE tunnel: the server answers clients directly.
     Gre {
-        /// The checksum of the outer header: None or Full.
+        /// The checksum of the outer header, which is None or Full.
         checksum: TunnelChecksum,
     },
 }

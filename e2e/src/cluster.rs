@@ -417,8 +417,8 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. A later wait for Ready then sees the next agent's report, and
-/// not the old agent's report.
+/// longer Ready. If a test then waits for Ready, the wait ends with the report
+/// of the next agent, not with the report of the old agent.
 ///
 /// # Panics
 /// Panics if one of the VirtualServices stays Ready.

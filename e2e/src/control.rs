@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
 
-/// The timeout of a request to the host side. No normal request takes that
-/// long. If the host side hangs, the timeout makes the test fail before the
-/// lab's deadline.
+/// The timeout of a request to the host side. A normal request takes less than
+/// this time. If the host side hangs, the timeout makes the test fail before
+/// the lab's deadline.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A request from the guest to the host side.
@@ -242,8 +242,8 @@ impl Drop for ApiServerAway {
         let cluster = Which::First;
         match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
-            // A test that is already panicking only prints this error. A second
-            // panic would hide the first panic.
+            // If the test is already panicking, this code only prints the
+            // error. Another panic would hide the test's failure.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }

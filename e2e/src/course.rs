@@ -1,8 +1,8 @@
-//! The networks of the classic course about LVS: a NAT cluster and a DR
-//! cluster. The manifests in `examples/` describe the same clusters. The lab
-//! configures the VIP and the ARP settings on the DR cluster's real servers. In
-//! a later release, ipvs-operator will configure the real servers. The lab also
-//! turns on forwarding for the NAT director, except in tests about forwarding.
+//! The two example networks of an LVS course: a NAT cluster and a DR cluster.
+//! The manifests in `examples/` describe the same clusters. The lab configures
+//! the VIP and the ARP settings on the DR cluster's real servers. In a later
+//! release, ipvs-operator will configure the real servers. The lab also turns
+//! on forwarding for the NAT director, except in tests about forwarding.
 
 use crate::{Client, Host, Segment, WebServer, segment::attach_to_management};
 

@@ -45,7 +45,7 @@ impl Host {
             }),
         };
         // The guest's first namespace forwards packets for the management
-        // network, and a new network namespace inherits this setting. A freshly
+        // network. A new network namespace inherits this setting, but a freshly
         // installed machine does not forward packets.
         host.sysctl("net.ipv4.ip_forward", "0");
         host.ip("link set lo up");
@@ -82,8 +82,8 @@ impl Host {
         self.try_command(Command::new(program).args(words))
     }
 
-    /// Runs a command as [`try_run`](Self::try_run) does, for a command with
-    /// environment variables or with spaces in its arguments.
+    /// Runs a command like [`try_run`](Self::try_run), but the command can have
+    /// environment variables, and arguments with spaces.
     ///
     /// # Errors
     /// Returns an error if the command cannot be started or its exit status is
@@ -102,8 +102,8 @@ impl Host {
         must(self.enter(|| ip_here(lines)));
     }
 
-    /// Returns all IP addresses of the host, one per line, after the kernel has
-    /// finished its duplicate check of new addresses.
+    /// Waits until the kernel has checked the host's new addresses for
+    /// duplicates. Returns all IP addresses of the host, one per line.
     ///
     /// # Panics
     /// Panics if the duplicate check does not finish in time.
@@ -170,10 +170,10 @@ impl Host {
         all
     }
 
-    /// Runs `work` on a new thread in the host and waits for the result. The
-    /// sockets that `work` opens belong to the host permanently. The threads
-    /// and processes that `work` starts also run in the host. If the closure
-    /// `work` panics, the caller of `enter` panics too.
+    /// Runs `work` on a new thread in the host and waits for the result. A
+    /// socket that `work` opens stays in the host even after `work` has
+    /// returned. The threads and processes that `work` starts also run in the
+    /// host. If the closure `work` panics, the caller of `enter` panics too.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
@@ -223,8 +223,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // The test may already be panicking, and a second panic would hide the
-        // test's failure.
+        // This code only prints the error. If the test is already panicking,
+        // another panic would hide the test's failure.
         if let Err(error) = run_here(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error}");
         }
@@ -244,7 +244,7 @@ fn read_below(folder: &str, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The error of a command that could not be started, or failed.
+/// The error that is returned if a command cannot be started or fails.
 #[derive(Debug)]
 pub struct CommandFailed {
     command: String,

@@ -22,9 +22,9 @@ pub fn listed(host: &Host) -> String {
     host.run("ipvsadm -Ln")
 }
 
-/// Returns a host's IPVS table in the format of `ipvsadm-save -n`, in an order
-/// that does not depend on the kernel's hash. The services are sorted, and each
-/// service is followed by its sorted destinations.
+/// Returns a host's IPVS table in the format of `ipvsadm-save -n`, but sorted,
+/// because the kernel's own order depends on a hash. The services are sorted,
+/// and each service is followed by its sorted destinations.
 ///
 /// # Panics
 /// Panics if the kernel has no IPVS or `ipvsadm` is not installed.

@@ -12,9 +12,9 @@
 //!       Host ═ Segment ═ Host          network namespaces that the test makes: client, directors, servers
 //! ```
 //!
-//! Tests and the demo use this library *inside* the guest. A function of this
-//! library panics if it cannot set something up, and the panic message names
-//! the failed command and its error. Functions whose failure a test may expect
+//! Tests and the demo use this library *inside* the guest. If a function cannot
+//! set something up, the function panics. The panic message names the failed
+//! command and the command's error. Functions whose failure a test may expect
 //! also have a `try_` form that returns the error.
 //!
 //! This library must never know the meaning of ipvs-operator's objects. The

@@ -167,7 +167,8 @@ impl Drop for Process {
                 self.tail()
             );
         }
-        // The program may have ended by itself, so errors are ignored.
+        // The program may have ended by itself, so errors of `kill` and `wait`
+        // are ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

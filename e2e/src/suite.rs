@@ -54,8 +54,8 @@ const fn long(binary: &'static str, seconds: u32, labs: usize) -> Long {
 /// The tests of one test binary that run together in one lab.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
-    /// This share's number among the binary's shares, counted from 1. The
-    /// second number says how many shares the binary has.
+    /// Which share of the binary this share is: `(2, 3)` means the second of
+    /// three shares.
     pub number: (usize, usize),
     /// The names of the tests in this share. An empty list means all tests of
     /// the binary.
@@ -104,8 +104,8 @@ const ON_THE_SECOND_KERNEL: [(&str, u32); 7] = [
 
 /// Test modules that do not run on the second kernel. Each entry has the name
 /// of a test binary and a module of this binary. The tests of these modules
-/// would take minutes on the second kernel. They test decisions of the agent
-/// that are the same on every kernel.
+/// would take minutes on the second kernel. These modules test decisions of the
+/// agent that are the same on every kernel.
 const ON_THE_FIRST_KERNEL_ONLY: [(&str, &str); 1] = [("e2e_vips", "kept::")];
 
 /// Returns the binary's tests that run on the second kernel, as one share.

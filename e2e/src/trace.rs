@@ -76,6 +76,15 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
+/// Whether the number of a message's type is of nfnetlink, which has the number
+/// of its subsystem above the lowest byte (`linux/netfilter/nfnetlink.h`).
+/// strace prints the number of a type if it does not know the socket's family.
+fn is_netfilter(kind: &str) -> bool {
+    let number = kind.strip_prefix("0x");
+    let number = number.and_then(|number| u16::from_str_radix(number, 16).ok());
+    number.is_some_and(|number| number > 0xff)
+}
+
 /// Returns the names of the state-changing netlink messages in one traced
 /// system call. One system call may send many netlink messages.
 fn writes_of(line: &str) -> Vec<String> {
@@ -95,6 +104,7 @@ fn writes_of(line: &str) -> Vec<String> {
                 {
                     None
                 }
+                _ if is_netfilter(kind) => None,
                 _ => {
                     let payload = message.split_once("\"\\x")?.1;
                     let command = u8::from_str_radix(payload.get(..2)?, 16).ok()?;
@@ -104,4 +114,22 @@ fn writes_of(line: &str) -> Vec<String> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first payload byte of both messages is 2. In the message to
+    /// netfilter, this is the address family AF_INET.
+    #[test]
+    fn a_message_to_netfilter_is_no_write_to_ipvs() {
+        let line = |kind| {
+            format!(
+                r#"sendto(3, [{{nlmsg_len=20, nlmsg_type={kind} /* NLMSG_??? */, nlmsg_flags=NLM_F_REQUEST}}, "\x02\x00\x00\x00"], 20, 0, NULL, 0) = 20"#
+            )
+        };
+        assert_eq!(writes_of(&line("0x1d")), ["SET_SERVICE"]);
+        assert!(writes_of(&line("0x101")).is_empty());
+    }
 }

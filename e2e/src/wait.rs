@@ -16,10 +16,12 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause after a slow check of a condition.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-/// Returns the pause after a check that took `took`, `waited` after the first
-/// check began. A check may start a program, and several labs share the
-/// processors. The pauses grow with the wait, and checks take at most a quarter
-/// of the time.
+/// Returns the pause before the next check of a condition. `took` is the
+/// duration of the last check. `waited` is the time from the start of the first
+/// check to the end of the last check. The longer a test waits, the longer the
+/// pauses become. After a slow check, the pause is three times as long as the
+/// check, but at most `LONGEST_REST`. Checks may start programs, so slow checks
+/// must leave processor time to other labs.
 fn pause(waited: Duration, took: Duration) -> Duration {
     let rest = (took * 3).min(LONGEST_REST);
     (waited / 20).clamp(SHORTEST_PAUSE, LONGEST_PAUSE).max(rest)

@@ -135,8 +135,8 @@ impl Drop for Weights {
 
 impl Shared {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // The recorded weights are consistent after each operation, so the lock
-        // is safe to use even if poisoned.
+        // The recorded weights stay consistent even if a thread panics while it
+        // holds the lock. A poisoned lock is therefore no problem.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,15 +15,17 @@ const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
                              and tcp[12] & 0xf0 > 0x50 \
                              or udp or icmp[icmptype] == icmp-echo";
 
-/// A tcpdump that captures the IPv4 packets with which a host begins
-/// connections or exchanges. Dropping a `Wire` ends the capture.
+/// A tcpdump that captures the IPv4 packets with which a host begins flows: the
+/// first packets of connections, UDP datagrams and ICMP echo requests. Dropping
+/// a `Wire` ends the capture.
 #[derive(Debug)]
 pub struct Wire {
     tcpdump: Process,
     began: (SystemTime, Instant),
 }
 
-/// One captured packet that begins a connection or exchange.
+/// A captured packet: the first packet of a connection, a UDP datagram, or an
+/// ICMP echo request.
 #[derive(Clone, Debug)]
 struct Packet {
     at: SystemTime,
@@ -47,10 +49,10 @@ impl Wire {
         Self { tcpdump, began }
     }
 
-    /// Counts the connections or exchanges with the target `to` that began
-    /// between two times. The target is an address and port such as
-    /// `192.168.2.100.80`, or an address alone for ICMP. Several SYNs from the
-    /// same port count as one connection.
+    /// Counts the flows to the target `to` between the times `from` and
+    /// `until`. All captured packets from the same port are one flow, and each
+    /// ICMP echo request is a separate flow. The target is an address and port
+    /// such as `192.168.2.100.80`, or an address alone for ICMP.
     pub fn flows(&self, to: &str, from: Instant, until: Instant) -> usize {
         let (from, until) = (self.wall(from), self.wall(until));
         let log = self.tcpdump.log();
@@ -63,8 +65,8 @@ impl Wire {
             .len()
     }
 
-    /// Returns when the latest exchange with the target `to` began, or `None`
-    /// if there has been no exchange.
+    /// Returns the time of the latest captured packet to the target `to`, or
+    /// `None` if no packet to the target was captured.
     pub fn latest(&self, to: &str) -> Option<Instant> {
         let log = self.tcpdump.log();
         let mut packets = log.lines().filter_map(parse);
@@ -94,7 +96,7 @@ fn parse(line: &str) -> Option<Packet> {
         + Duration::from_secs(seconds.parse().ok()?)
         + Duration::from_micros(microseconds.parse().ok()?);
     // ICMP echo requests have no port, so each echo request counts as a
-    // separate exchange.
+    // separate flow.
     let from = if what.starts_with("ICMP") { what } else { from };
     Some(Packet {
         at,

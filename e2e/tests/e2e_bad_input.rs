@@ -55,9 +55,9 @@ fn the_api_server_lets_pass_what_is_good() {
         .iter()
         .filter_map(|(name, text)| {
             let answer = try_kubectl_apply(text);
-            // The next object may have the same name but different immutable
-            // fields. So the test deletes each object before it creates the
-            // next object.
+            // The test deletes each object before it creates the next object.
+            // The two objects may have the same name but different immutable
+            // fields.
             kubectl(&["delete", "ivs", "--all"]);
             (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
         })
@@ -100,9 +100,9 @@ fn the_second_of_two_services_with_one_vip_and_port_is_not_accepted() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
     // Of two VirtualServices with the same VIP and port, the older
-    // VirtualService is accepted. Creation times are whole seconds. If both
-    // have the same creation time, the VirtualService whose name comes first in
-    // the alphabet is accepted.
+    // VirtualService is accepted. Creation times are whole seconds. Of two
+    // VirtualServices with the same creation time, the VirtualService whose
+    // name is first in alphabetical order is accepted.
     let created = value("ivs/web", ".metadata.creationTimestamp");
     eventually(
         "the clock to pass the second in which web was created",

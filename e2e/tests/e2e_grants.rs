@@ -13,10 +13,10 @@ use e2e::{
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
 
-/// The objects of another namespace. Three things are not granted to this
-/// namespace: the course's VIP, a firewall mark of kube-proxy, and a cloud
-/// metadata address as a server. Each VirtualService asks for one of these
-/// things.
+/// The objects of the namespace `tenant`. The DirectorGroup does not grant
+/// three resources to this namespace: the course's VIP, a firewall mark of
+/// kube-proxy, and a cloud metadata address as a server. The objects ask for
+/// all three resources.
 const TENANT: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}
@@ -99,8 +99,8 @@ fn expect_service(director: &Host, service: &str, is_there: bool) {
     });
 }
 
-/// Returns the arguments of a kubectl command. `message` must end with the
-/// command.
+/// Returns the arguments of the `kubectl patch` command at the end of
+/// `message`.
 fn command_of(message: &str) -> Vec<String> {
     let (_, command) = message
         .split_once("kubectl patch ")
@@ -232,8 +232,8 @@ fn a_grant_that_goes_cuts_nobody_until_removals_are_allowed() {
     };
     still_served();
 
-    // The grant is already gone when the next agent starts, as after an
-    // upgrade. The next agent also keeps the service.
+    // A new agent starts after the grant was removed, as after an upgrade. The
+    // new agent must keep the service.
     agent.kill();
     let _agent = start_agent(&course.director, "director1");
     still_served();
@@ -254,8 +254,9 @@ fn a_tenant_gets_what_its_budget_has_and_a_budget_that_shrinks_cuts_nobody() {
     budget(r#"{"namespaces":[{"name":"crowd","services":1}]}"#);
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
-    // The service `second` is never older than the service `first`. Both may
-    // have the same creation time, because creation times are whole seconds.
+    // The service `second` is never older than the service `first`. The two
+    // services may have the same creation time, because creation times are
+    // whole seconds.
     kubectl_apply(CROWD);
     eventually(
         "the second service to be beyond the budget",

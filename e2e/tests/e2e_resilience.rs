@@ -266,7 +266,7 @@ fn a_controller_restart_flips_no_condition() {
     let before = conditions();
 
     cluster.restart_controller();
-    // When the new object has conditions, the new controller has taken over.
+    // When the service `new` is Ready, the restarted controller has taken over.
     kubectl_apply(&another_service("new"));
     wait_until_ready(&["new"]);
     kubectl(&["delete", "ivs/new"]);

@@ -40,9 +40,9 @@ fn another_build_of_the_agent_sends_no_write_to_the_kernel() {
     expect_one_service_written(back, &trace, "from-usual", 8082);
 }
 
-/// Creates a service and waits until the agent has programmed it. By then, the
-/// agent has also processed all older objects. Asserts that the agent wrote
-/// only the new service's entries to the kernel.
+/// Creates a service, and waits until the agent has programmed the service and
+/// processed all older objects. Asserts that the agent wrote only the new
+/// service's entries to the kernel.
 #[track_caller]
 fn expect_one_service_written(
     mut agent: e2e::Process,
@@ -151,8 +151,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_vip(&course.director);
     expect_answers(&course);
     drop(away);
-    // The agent makes the deleted Director again, and reports once it has
-    // listed all objects.
+    // The test deletes the Director, and the agent creates it again. The new
+    // Director is Programmed only after the agent has listed all objects.
     let object = format!("idir/{DIRECTOR}");
     kubectl(&["delete", &object]);
     wait_for(&object, "Programmed", "True");

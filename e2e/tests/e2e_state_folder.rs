@@ -54,8 +54,7 @@ fn expect_told() {
     wait_for_words("idir/director1", "Programmed", &words);
 }
 
-/// Waits until the Director's notices are as expected, as `are_expected`
-/// decides.
+/// Waits until `are_expected` returns true for the Director's notices.
 #[track_caller]
 fn wait_for_notices(are_expected: impl Fn(&str) -> bool) {
     let path = "jsonpath={.status.notices}";
@@ -139,8 +138,8 @@ fn after_a_damaged_journal_what_is_wanted_is_adopted_and_nothing_else_touched() 
     }
     fs::write(&journal, bytes).expect("the journal can be written");
 
-    // The test removes the checkpoint, from which the agent could read the
-    // wanted services.
+    // The agent could read the wanted services from the checkpoint, so the test
+    // removes the checkpoint.
     fs::remove_file(folder.0.path().join("checkpoint.redb")).expect("the agent left a checkpoint");
 
     let mut second = folder.start_agent(director);

@@ -103,8 +103,8 @@ fn the_table_by_hand() {
     expect_table(&director, &table);
 
     // In place of `ipvsadm -d` and `-D`, kubectl deletes a RealServer and a
-    // VirtualService. The kernel removes the servers of the deleted
-    // VirtualService together with its service.
+    // VirtualService. When the agent removes a service, the kernel also removes
+    // the service's servers.
     kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
     table.retain(|line| *line != WEB_100 && !line.contains(":3306"));
     expect_table(&director, &table);

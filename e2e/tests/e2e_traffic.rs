@@ -125,7 +125,8 @@ fn an_established_download_survives_every_edit_that_does_not_remove_its_server()
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
 
-    // The download is so large that it cannot end before the last edit.
+    // The download is so large that it cannot end before the test has made all
+    // its edits.
     let rate = 60_000;
     let browser = course.browser().with_timeout(PATIENCE);
     let download = browser

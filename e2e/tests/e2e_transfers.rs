@@ -104,8 +104,8 @@ fn survive(course: &Course, vip: &str, manifest: &str) {
     wait_until_it_writes("after-adoption", 8085);
     transfers.expect_to_move("after the adoption of the table");
     expect_table(&course.director, &table);
-    // The agent owns the adopted entries. It removes an adopted entry when the
-    // entry's object is deleted.
+    // The agent owns the adopted entries. When an adopted entry's object is
+    // deleted, the agent removes the entry.
     kubectl(&["delete", "ivs/other"]);
     eventually("the adopted service to be removed", PATIENCE, || {
         let table = ipvsadm::saved(&course.director);

@@ -163,8 +163,8 @@ fn agent_command_without_kubeconfig() -> Command {
     command
 }
 
-/// A state of the lab's kernel in which the module ip_vs is unloaded. While a
-/// `KernelWithoutIpvs` exists, the kernel cannot load the module.
+/// A guard that keeps the module ip_vs unloaded. While a `KernelWithoutIpvs`
+/// exists, the kernel cannot load the module.
 struct KernelWithoutIpvs;
 
 impl KernelWithoutIpvs {

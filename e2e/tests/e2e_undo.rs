@@ -158,7 +158,7 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
 }
 
 /// Kills `ipvs-agent undo` at a system call that changes the host. Each pass of
-/// the loop chooses a later system call.
+/// the loop kills `undo` at a later system call than the pass before.
 #[test]
 fn undo_that_was_killed_goes_on_where_it_stopped() {
     let _cluster = Cluster::start();

@@ -8,10 +8,10 @@
 //! kernel's table, statistics ◀─ codec ◀─ Socket ◀─────┘
 //! ```
 //!
-//! From the wanted table ([`WantedTable`]) and the keys that are ours
-//! ([`Owned`]), the crate plans as few writes to the kernel's table as possible
-//! ([`plan()`], [`Kernel::apply`]). It also reads the kernel's current table
-//! ([`ActualTable`]) and counters.
+//! The crate compares the wanted table ([`WantedTable`]), the kernel's table
+//! ([`ActualTable`]) and the keys that are ours ([`Owned`]). It plans as few
+//! writes as possible ([`plan()`]) and sends them to the kernel
+//! ([`Kernel::apply`]). The crate also reads the kernel's counters.
 //!
 //! This crate knows nothing about Kubernetes, health, time, the disk, or the
 //! reasons for the wanted table. The crate returns the meaning of each failure

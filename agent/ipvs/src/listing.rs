@@ -72,12 +72,13 @@ impl Listing {
 
     /// Returns whether the listing agrees with `service`. Only values that
     /// `/proc/net/ip_vs` shows are compared. If a firewall mark has services of
-    /// both address families, only one of the two must agree. A service that is
-    /// not listed counts as agreeing, because the kernel may leave out services
-    /// that exist. The kernel writes the listing in pages. At the start of a
-    /// page, the kernel skips as many services as it has passed so far. That
-    /// number includes services of other network namespaces, so the listing may
-    /// lack services of this namespace (`ip_vs_info_seq_next`).
+    /// both address families, `service` must agree with at least one of the
+    /// two. A service that is not listed counts as agreeing, because the kernel
+    /// may leave out services that exist. The kernel writes the listing in
+    /// pages, and counts the services that it has passed. At the start of a
+    /// page, the kernel skips that number of services. The number includes
+    /// services of other network namespaces, so the listing may lack services
+    /// of this namespace (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {

@@ -1,10 +1,9 @@
 //! Types for the contents of the kernel's IPVS table, in the kernel's terms.
 //!
-//! Identity ([`ServiceKey`], [`DestinationKey`]), configuration
-//! ([`ServiceConfig`], [`DestinationConfig`]) and observation ([`Stats`],
-//! [`Connections`]) are separate types. The key of a service or destination
-//! never changes. The planner compares configurations, and never compares
-//! observations.
+//! Separate types hold an entry's key ([`ServiceKey`], [`DestinationKey`]), its
+//! configuration ([`ServiceConfig`], [`DestinationConfig`]) and its counters
+//! ([`Stats`], [`Connections`]). The key of a service or destination never
+//! changes. The planner compares configurations, and never compares counters.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
@@ -194,8 +193,8 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// The [`prefix_length`](Self::prefix_length) of an IPv4 mask that is not a
     /// prefix, such as 255.0.255.0. `IRREGULAR_MASK` differs from every valid
-    /// length. So an adopted service with such a mask differs from every wanted
-    /// service, and the agent edits it.
+    /// length. An adopted service with an irregular mask therefore differs from
+    /// every wanted service, so the agent edits the service.
     pub const IRREGULAR_MASK: u8 = 255;
 }
 

@@ -59,8 +59,8 @@ impl Op {
         }
     }
 
-    /// Returns whether the operation creates an entry. A caller records such an
-    /// operation before it creates the entry. After a crash, the caller then
+    /// Returns whether the operation creates an entry. A caller records each
+    /// creation before it applies the operation. After a crash, the caller then
     /// knows which entries are its own.
     pub fn creates(&self) -> bool {
         matches!(self, Self::NewService(..) | Self::NewDestination(..))

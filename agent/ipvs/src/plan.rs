@@ -10,13 +10,13 @@ use crate::{
 /// The changes that turn the kernel's table into the wanted table.
 ///
 /// A caller that may crash at any moment uses a plan as follows:
-/// 1. record `adopt` as owned and forget `gone`;
-/// 2. record an intent for every operation of `ops` that [creates](Op::creates)
-///    an entry, and make these records durable;
-/// 3. apply `ops`;
-/// 4. for each operation that did not fail, call [`Op::apply_to`] on the
-///    believed table and [`Owned::acknowledge`];
-/// 5. forget each service of `shared` that no longer contains an entry of ours.
+/// 1. Record `adopt` as owned, and forget `gone`.
+/// 2. Record an intent for every operation of `ops` that [creates](Op::creates)
+///    an entry. Make the records of steps 1 and 2 durable.
+/// 3. Apply `ops`.
+/// 4. Pass each operation that did not fail to [`Op::apply_to`], with the
+///    believed table, and to [`Owned::acknowledge`].
+/// 5. Forget each service of `shared` that no longer contains an entry of ours.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
     /// The plan's operations, in the order in which they must be applied: first
@@ -40,9 +40,9 @@ pub struct Plan {
     /// deletes a service that the agent made, the kernel also deletes the
     /// strangers' destinations in the service.
     pub strangers: Vec<(ServiceKey, DestinationKey)>,
-    /// Strangers' entries that the plan leaves alone. A wanted entry has the
-    /// same key, but another configuration. `None` stands for the service
-    /// itself, and `Some` for a destination in the service.
+    /// Strangers' entries that the plan leaves alone. Each of these entries has
+    /// the key of a wanted entry, but another configuration. `None` stands for
+    /// the service itself, and `Some` for a destination in the service.
     pub left: Vec<(ServiceKey, Option<DestinationKey>)>,
     /// Services whose destinations will not be in the wanted order, although
     /// the service's scheduler depends on the order. The kernel cannot reorder

@@ -60,10 +60,10 @@ impl Phases {
         withheld
     }
 
-    /// Removes and returns the operations that end a service with a VIP that
-    /// `is_one` accepts. Deleting a service ends the service. Deleting one of
-    /// our destinations ends a service in `shared`, which stays in the kernel
-    /// for strangers' destinations.
+    /// Removes and returns the operations that take away one of our services,
+    /// if `is_one` accepts the service's VIP. The operations delete a service,
+    /// or delete our destinations in a service in `shared`. Services in
+    /// `shared` stay in the kernel for strangers' destinations.
     pub(super) fn withhold_removals_of(
         &mut self,
         shared: &[ServiceKey],

@@ -208,9 +208,10 @@ fn adopt_marked(state: &mut State, interfaces: &[Interface]) {
     }
 }
 
-/// Removes from `plan.add` each address whose claim has not found the address
-/// free. Repairs, and addresses without an Ethernet card, need no claim.
-/// Returns an order for each address that needs a claim.
+/// Removes from `plan.add` each address that needs a claim, unless a claim has
+/// found the address free. An address needs no claim if the agent only restores
+/// it, or if its interface is not Ethernet. Returns, for each address that
+/// needs a claim, an order to the claims thread.
 fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -> Orders {
     let mut orders = Orders::new();
     let segment = &state.segment;
@@ -264,9 +265,9 @@ fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
 }
 
 /// Records in the journal which addresses this director takes over from a
-/// director that is out. The record keeps its addresses that are still ours.
-/// While this director takes over, the record also gets the addresses that
-/// `plan` adds. If the write fails, this director takes over no address.
+/// director that is out. Addresses that are no longer ours leave the record.
+/// While this director takes over, the addresses that `plan` adds enter the
+/// record. If the write fails, this director takes over no address.
 fn record_taken_over(
     state: &mut State,
     edges: &mut Edges<'_>,

@@ -16,9 +16,10 @@ use crate::decide::ours::Entry;
 
 /// Reads the services that are in doubt. If very many or all services are in
 /// doubt, reads the kernel's whole table. If it is unknown which entries of the
-/// intent were created, records those found in the kernel as ours. The round
-/// plans every service that was read. If the kernel's timeouts may differ from
-/// `timeouts`, reads the kernel's timeouts too.
+/// intent were created, looks for them in the kernel's table. Those that exist
+/// with the intended configuration become ours. The round plans every service
+/// that was read. If the kernel's timeouts may differ from `timeouts`, reads
+/// the kernel's timeouts too.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer. After an error, services

@@ -336,8 +336,8 @@ impl State {
         self.unsettled.add(change);
     }
 
-    /// Removes a service's mark as adopted, because the agent has made the
-    /// service again.
+    /// Forgets that a service was adopted, because the agent has made the
+    /// service itself by now.
     pub(super) fn made(&mut self, service: ServiceKey) {
         if self.ours.table.adopted.contains(&service) {
             self.disown(Entry::Adopted(service));
@@ -486,7 +486,7 @@ impl State {
     }
 }
 
-/// Returns the change of ownership that an operation causes, if it causes one.
+/// Returns the change of ownership that an operation causes, if any.
 fn changed_hands(op: &Op) -> Option<Change> {
     match *op {
         Op::NewService(service, _) => Some(Change::Own(Entry::Service(service))),

@@ -217,9 +217,9 @@ fn change(
     Ok(())
 }
 
-/// Returns the other sysctls that change for a moment while [`host::set`] sets
-/// `name`, with their current values. The journal keeps these values, in case
-/// the agent dies before [`host::set`] has restored them.
+/// Returns the sysctls that [`host::set`] changes for a moment when it sets
+/// `name`. Each sysctl comes with its current value. The journal keeps these
+/// values, in case the agent dies before [`host::set`] has restored them.
 fn changed_with(edges: &mut Edges<'_>, name: &str) -> Result<Vec<(String, String)>, String> {
     if name != ALL_IPV6_FORWARDING {
         return Ok(Vec::new());

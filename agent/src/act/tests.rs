@@ -32,7 +32,8 @@ struct Agent {
     journal: Box<dyn Journal>,
     state: State,
     retention: Retention,
-    /// The removals that were not yet allowed in the agent's last round.
+    /// The removals that the agent's last round held, because they were not
+    /// allowed yet.
     held: Vec<Op>,
     now: Duration,
     rule: AddressRule,
@@ -115,8 +116,8 @@ impl Agent {
         outcome
     }
 
-    /// Plans all services, and checks that only `unfinished` services need a
-    /// change.
+    /// Plans all services. Checks that the plan has operations only for
+    /// services in `state.unfinished`.
     fn assert_nothing_is_overlooked(&self, wish: &Wish) {
         let state = &self.state;
         let believed = state.believed.as_ref().expect("there was a round");

@@ -24,7 +24,7 @@ pub struct Sysctls {
     pub trouble: Option<String>,
 }
 
-/// The agent's knowledge about sysctls that it keeps between rounds.
+/// The agent's knowledge about sysctls, kept from one round to the next.
 #[derive(Debug, Default)]
 pub(super) struct Tuned {
     /// When the sysctls were last checked.
@@ -40,7 +40,8 @@ pub(super) struct Tuned {
     pub(super) facts: Facts,
     pub(super) ways: Ways,
     pub(super) progress: BTreeMap<String, Progress>,
-    /// For each sysctl in the journal, the value to which this run set it.
+    /// The value to which this run set each sysctl. The map has only sysctls
+    /// that are in the journal.
     pub(super) made: BTreeMap<String, String>,
     pub(super) report: Sysctls,
 }

@@ -29,7 +29,8 @@ impl Unsettled {
         self.changes.push(change);
     }
 
-    /// Adds changes of ownership; `changes` has at most `most` items.
+    /// Adds changes of ownership. `most` is the highest possible number of
+    /// `changes`.
     pub(super) fn extend(&mut self, changes: impl IntoIterator<Item = Change>, most: usize) {
         self.changes.reserve(most);
         self.changes.extend(changes);
@@ -39,15 +40,14 @@ impl Unsettled {
         self.changes.is_empty()
     }
 
-    /// Replaces the unrecorded changes by all entries that are ours, for a
-    /// journal that lost its content.
+    /// Replaces the unrecorded changes by one change for each entry that is
+    /// ours. The caller needs this if the journal has lost its content.
     pub(super) fn everything(&mut self, ours: &Remembered) {
         self.changes = ours.entries().collect();
         self.merged = self.changes.len();
     }
 
-    /// Whether there is an unrecorded change of an entry that satisfies
-    /// `is_such`.
+    /// Whether `is_such` is true for the entry of any unrecorded change.
     pub(super) fn has(&self, is_such: impl Fn(&Entry) -> bool) -> bool {
         self.changes.iter().any(|change| {
             let (Change::Own(entry) | Change::Disown(entry)) = change;
@@ -83,13 +83,13 @@ impl Unsettled {
 #[derive(Default)]
 struct ServiceChanges {
     /// Whether the service ceased to be ours, with all its destinations. If so,
-    /// the other fields describe later changes.
+    /// the other fields describe only what changed afterwards.
     is_disowned: bool,
-    /// Whether the service became ours. If `is_disowned` is true, the service
-    /// became ours again.
+    /// Whether the service became ours. If `is_disowned` is true as well, the
+    /// service ceased to be ours first.
     is_owned: bool,
-    /// Whether the service has the mark of an adopted service now, or none if
-    /// the mark did not change.
+    /// Whether the service is marked as adopted now. None means that the mark
+    /// did not change.
     adopted: Option<bool>,
     /// The changed destinations: true if the destination became ours, false if
     /// it ceased to be ours.

@@ -60,8 +60,8 @@ const ANNOUNCEMENTS: [Duration; 3] = [
 /// The shortest time between two defences of an address (RFC 5227,
 /// `DEFEND_INTERVAL`).
 const DEFENCE: Duration = Duration::from_secs(10);
-/// The agent reports a conflict about an address for this time after the other
-/// host's last frame.
+/// How long the agent reports a conflict about an address after the last frame
+/// of the other host.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
 
 /// The loop's order to the claims thread about one address.
@@ -69,8 +69,9 @@ const CONTESTED_FOR: Duration = Duration::from_secs(60);
 pub enum Order {
     /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend an address on the card. The second field is a number
-    /// that changes when the address is added again.
+    /// Announce and defend an address on the card. The second field is a
+    /// number. A new number means that the address was added again and must be
+    /// announced again.
     Hold(Card, u64),
     /// Find out whether another host has an address that is on the card. A
     /// watched address is neither announced nor defended.
@@ -369,7 +370,8 @@ impl Claims {
     }
 }
 
-/// Returns the frame of a claim that is due, and when the claim is due again.
+/// Advances a claim that is due. Returns the frame to send, if any, and the
+/// time at which the claim is due again.
 fn step(
     claim: &mut Claim,
     address: IpAddr,

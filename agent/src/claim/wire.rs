@@ -169,8 +169,8 @@ fn family(address: IpAddr) -> Family {
     }
 }
 
-/// Returns, for each interface, the link-layer address that binds a packet
-/// socket to the interface.
+/// Returns the link-layer address of each interface. A packet socket for an
+/// interface is bound to this address.
 fn link_addresses() -> Result<BTreeMap<u32, LinkAddr>, Errno> {
     let found = getifaddrs()?.filter_map(|interface| {
         let address = *interface.address?.as_link_addr()?;
@@ -196,8 +196,8 @@ fn open(interface: Option<&LinkAddr>, family: Family) -> io::Result<UdpSocket> {
 }
 
 /// Returns a socket filter that passes only neighbor solicitations and
-/// advertisements, which have no extension headers (RFC 6980). Without the
-/// filter, the socket would receive all IPv6 packets of the interface.
+/// advertisements. These messages have no extension headers (RFC 6980). Without
+/// the filter, the socket would receive all IPv6 packets of the interface.
 fn neighbor_discovery() -> [SockFilter; 7] {
     // The values of BPF_LD | BPF_B | BPF_ABS, BPF_JMP | BPF_JEQ | BPF_K and
     // BPF_RET | BPF_K in `include/uapi/linux/bpf_common.h`.

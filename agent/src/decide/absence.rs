@@ -13,9 +13,9 @@
 //!
 //! With these two rules, a director's table loses no entry if an etcd is
 //! restored from an older backup, or if a folder is swapped or emptied. The
-//! rules protect small tables too. The absence of an object stays doubted until
-//! the object is listed again, an event deletes it, or the administrator allows
-//! the removals.
+//! rules protect small tables too. The doubt about an object lasts until a
+//! listing or an event names the object, or until the administrator allows the
+//! removals.
 //!
 //! ```text
 //! listings ─▶ absent objects: doubted, or not judged yet
@@ -50,17 +50,17 @@ pub enum Cause {
     Doubted,
 }
 
-/// Absent objects that a round did not treat as deleted. The round held the
-/// removal of these objects' entries.
+/// A round's decision to keep the entries of absent objects. The round does not
+/// treat these objects as deleted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Doubtful {
-    /// The objects that wanted the held entries.
+    /// The objects to which the held entries belong.
     pub objects: BTreeSet<Object>,
     /// Whether the agent knows no object for some of the held entries.
     pub has_orphans: bool,
 }
 
-/// The objects whose absence is not believed, summed up for a status.
+/// A summary, for a status, of the objects whose absence is not believed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {
     /// Why the absence of the objects is not believed.
@@ -80,7 +80,8 @@ enum Orphans {
     /// The agent treats the orphans as unwanted.
     #[default]
     Believed,
-    /// The listings may lack the objects of the orphans by mistake.
+    /// The agent keeps the orphans, because the listings may lack their objects
+    /// by mistake. The field is the reason.
     Doubted(Doubt),
 }
 
@@ -97,12 +98,12 @@ struct Listing {
 pub struct Absence {
     /// The newest known state of each source of objects.
     known: BTreeMap<Kind, Source>,
-    /// The state of each source in its last listing, which may be older than
-    /// the newest known state.
+    /// The state of each source in its last listing. This state may be older
+    /// than the state in `known`.
     latest: BTreeMap<Kind, Source>,
     listings: BTreeMap<Kind, Listing>,
-    /// The absent objects, each with the reason to doubt its deletion. An
-    /// object without a reason awaits the judgement of a round.
+    /// The absent objects, each with the reason to doubt its deletion. If an
+    /// object has no reason, no round has decided about the object yet.
     absent: BTreeMap<Object, Option<Doubt>>,
     orphans: Orphans,
     /// Whether the absent objects or the sources have changed since the last
@@ -111,9 +112,9 @@ pub struct Absence {
 }
 
 impl Absence {
-    /// Returns the state of a run that has heard of no object yet. If no object
-    /// in the first listings wants an entry of ours, the listings may lack the
-    /// entry's object by mistake.
+    /// Returns the state of a run that has heard of no object yet. If the first
+    /// listings have no object for an entry of ours, the object may be missing
+    /// by mistake.
     pub fn of_new_run() -> Self {
         Self {
             orphans: Orphans::Unjudged,
@@ -148,9 +149,9 @@ impl Absence {
     /// Notes that an event showed an object. `version` is the object's
     /// resourceVersion if that is a number. `is_used` says whether the event
     /// changed a part of the object that the agent uses. If `is_used` is false,
-    /// the checkpoint need not record the new version. The version of the
-    /// object's creation suffices to recognize an older listing without the
-    /// object.
+    /// the checkpoint need not record the new version. The checkpoint already
+    /// has a version from the object's creation or later. This version suffices
+    /// to recognize an older listing that lacks the object.
     pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
         self.forget(kind, key);
         let Some(version) = version else {
@@ -302,9 +303,8 @@ impl Absence {
     }
 
     /// Treats all absent objects as deleted, because the administrator allowed
-    /// the removals. Later listings are compared with the last listing of their
-    /// source, not with the newest known state. Returns the objects that were
-    /// absent.
+    /// the removals. From now on, the state of each source in its last listing
+    /// counts as the newest known state. Returns the objects that were absent.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
         for (kind, latest) in &self.latest {

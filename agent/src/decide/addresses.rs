@@ -25,8 +25,8 @@ pub enum Holding {
     /// The named holder is another director, which is live and in the group:
     /// this director removes the addresses that it added.
     Release,
-    /// Another holder is named, and it is not known to be a live director of
-    /// the group: this director keeps its present addresses and takes no more
+    /// Another holder is named, but is not known to be a live director of the
+    /// group. This director keeps its present addresses, but takes no more
     /// addresses.
     Wait,
     /// Every other director of the group, even the named holder, has stopped
@@ -156,8 +156,8 @@ pub struct AddressPlan {
     /// them, each with its card. The agent does not announce or defend watched
     /// addresses.
     pub watched: BTreeMap<IpAddr, Card>,
-    /// The addresses in `vips` that are ours and stay on their interface
-    /// although the group wants them elsewhere, each with the reason.
+    /// Addresses of ours in `vips` that the group wants on another interface or
+    /// host, each with the reason to stay.
     pub kept: BTreeMap<IpAddr, Stay>,
     /// Unwanted addresses that cannot be removed yet, each with its interface.
     /// The field `stays` is filled in when the plan is applied.

@@ -1,6 +1,6 @@
 //! Holds all removals, however few, while objects may be missing by mistake.
-//! The API server may belong to another cluster than before, or a custom
-//! resource definition may have been deleted. The removal budget of
+//! The API server may now belong to another cluster. Or a custom resource
+//! definition may have been deleted. The removal budget of
 //! [`crate::decide::guard`] does not affect this hold. The code is pure: it
 //! does no I/O.
 //!
@@ -41,9 +41,9 @@ pub enum Hold {
 }
 
 impl Hold {
-    /// Whether the hold continues after its reason is gone. A hold that
-    /// continues ends when the removals are released or the entries are wanted
-    /// again. A definition that is created again has no objects at first, so
+    /// Whether the hold continues after its reason is gone. Such a hold ends
+    /// only when the removals are released or the entries are wanted again. For
+    /// example, a definition that is created again has no objects at first, so
     /// the removals must stay held.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
@@ -79,8 +79,9 @@ impl fmt::Display for Hold {
 /// The known state of the cluster and of the custom resource definitions.
 #[derive(Clone, Debug, Default)]
 pub struct Caution {
-    /// The cluster of this director's table, as recorded in the journal or as
-    /// accepted later by this run.
+    /// The cluster from which this director's table comes, or none if no
+    /// cluster is known. The journal recorded the cluster, or this run accepted
+    /// it.
     remembered: Option<String>,
     /// Whether the cluster in `remembered` is not recorded in the journal yet.
     is_unsaved: bool,

@@ -20,8 +20,8 @@ use ipvs::{
 
 use crate::decide::{addresses::Holding, ours::Remembered, sysctls::Tuning};
 
-/// The state that the API objects want on one director, and the object that
-/// wants each part of the state.
+/// The state that the API objects want on one director. Also names the object
+/// that wants each part of the state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// The IPVS table that the objects want the kernel to have.
@@ -36,8 +36,8 @@ pub struct Desired {
     /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
     /// The entries for which the group has no grant or no budget, each with the
-    /// reason. An entry without a server is a service; other entries are
-    /// servers. Entries in `ungranted` are in the other fields too, because
+    /// reason. A key without a destination stands for the whole service. The
+    /// entries in `ungranted` are in the other fields too.
     /// [`crate::decide::protect`] decides which of these entries stay.
     pub ungranted: BTreeMap<(ServiceKey, Option<DestinationKey>), Rejection>,
     /// The services whose VIP the group grants as a single address, not as part
@@ -46,8 +46,7 @@ pub struct Desired {
     pub meant: BTreeSet<ServiceKey>,
 }
 
-/// The wanted state of this host as a whole, from the objects and from the
-/// group.
+/// The complete wanted state of this host, from the objects and from the group.
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// The kernel table and the virtual addresses that the objects want.
@@ -120,7 +119,7 @@ impl Desired {
 pub struct CheckPolicy {
     /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
-    /// The service's probes count toward the probe share of this namespace.
+    /// The namespace whose share of all probes includes the service's probes.
     pub namespace: Arc<str>,
     /// Servers that the group grants by name. The reason of a failed probe may
     /// quote text from the server only if the group grants the server by name.
@@ -252,8 +251,9 @@ fn policy(check: &Arc<HealthCheck>, object: &ObjectKey, service: &Service) -> Ch
     }
 }
 
-/// Returns the services whose wanted configuration, destinations, destination
-/// order or health check differ between `before` and `after`.
+/// Returns the services that differ between `before` and `after`. The
+/// comparison covers the configuration, the destinations with their order, and
+/// the health check.
 pub fn changed_services(before: &Desired, after: &Desired) -> BTreeSet<ServiceKey> {
     let same = |before: &WantedService, after: &WantedService| {
         before.config == after.config

@@ -30,7 +30,7 @@ pub struct Guard {
     holds: bool,
 }
 
-/// A number of services and of destinations.
+/// Counts services and destinations separately.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Count {
     /// The number of services.
@@ -65,10 +65,10 @@ impl Count {
 
 impl Guard {
     /// Decides whether `removals` must wait. `removals` must contain every
-    /// removal that is due at `now` and not allowed yet. `going` is the number
-    /// of allowed removals whose entries are in their grace. The guard adds
-    /// them to the recent removals. `left` is the number of our entries,
-    /// without the entries whose removal was allowed.
+    /// removal that is due at `now` and not allowed yet. `going` counts the
+    /// entries that are in their grace, because their removal was allowed. The
+    /// guard counts these entries as recently removed. `left` is the number of
+    /// our entries, without the entries whose removal was allowed.
     pub fn holds<'a>(
         &mut self,
         removals: impl IntoIterator<Item = &'a Op>,
@@ -146,8 +146,8 @@ mod tests {
         tcp("192.0.2.10", u16::try_from(number).expect("a port"))
     }
 
-    /// Returns the number of entries for a range of services, each with one
-    /// server.
+    /// Returns the number of services in the range, and the same number of
+    /// destinations: each service has one server.
     fn owned(services: std::ops::Range<usize>) -> Count {
         let mut owned = Owned::default();
         for number in services {

@@ -12,13 +12,13 @@ use std::{
 pub const VALID: Duration = Duration::from_secs(40);
 /// A director counts as out if its Lease was not renewed for this time.
 pub const OUT: Duration = Duration::from_secs(300);
-/// If two looks at a Lease are further apart, the time [`OUT`] begins again.
-/// The API server was probably away, so no director could renew its Lease.
-/// While the API server answers, the agent looks at each Lease at least once a
-/// minute.
+/// If the agent did not look at a Lease for more than this time, the time
+/// [`OUT`] begins again. The API server was probably away, so no director could
+/// renew its Lease. While the API server answers, the agent looks at each Lease
+/// at least once a minute.
 pub const GAP: Duration = Duration::from_secs(150);
 
-/// The Leases of the directors, as far as this agent has looked at them.
+/// This agent's observations of the directors' Leases.
 #[derive(Debug, Default)]
 pub struct Liveness {
     seen: BTreeMap<String, Seen>,
@@ -76,8 +76,8 @@ impl Liveness {
     }
 
     /// Whether the agent has seen no renewal of the director's Lease for the
-    /// time [`OUT`]. While the API server does not answer, no further director
-    /// counts as out.
+    /// time [`OUT`]. While the API server does not answer, the agent declares
+    /// no further director out.
     pub fn is_out(&self, name: &str) -> bool {
         let seen = self.seen.get(name);
         seen.is_some_and(|seen| seen.last >= seen.unrenewed_since + OUT)

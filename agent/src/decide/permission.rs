@@ -9,7 +9,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The longest permission that is believed, counted from now.
+/// How far in the future a permission may end. A permission with a later end is
+/// not believed.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 /// The clocks of the host and the API server count as disagreeing if they
 /// differ by at least this much.

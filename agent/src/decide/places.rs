@@ -56,8 +56,8 @@ impl Places {
     }
 
     /// Returns the addresses of the services that were left out, each with the
-    /// reason. A director that does not know yet whether it should have the
-    /// addresses reports no address as missing.
+    /// reason. Returns no address while this director does not know whether it
+    /// should have the addresses.
     pub fn missing(&self) -> BTreeMap<IpAddr, Missing> {
         match &self.judged {
             Some((_, ground)) if ground.holding != Holding::Undecided => self.missing.clone(),
@@ -65,9 +65,9 @@ impl Places {
         }
     }
 
-    /// Leaves out of `wanted` the services that are not `ours` and whose
-    /// address cannot be on this host. Returns the services that are newly left
-    /// out and the services that are no longer left out.
+    /// Decides which services of `wanted` to leave out: the services that are
+    /// not ours and whose address cannot be on this host. Returns the services
+    /// that are newly left out and the services that are no longer left out.
     pub fn judge(
         &mut self,
         wanted: &Arc<Desired>,

@@ -2,11 +2,12 @@
 //! traffic. The code is pure: it does no I/O.
 //!
 //! IPVS handles packets before the host's own sockets do. A service takes the
-//! host's own traffic if other machines reach the host at the service's address
-//! and port, or if the host reaches its API server there. A server that is
-//! itself a director would send the packets of a service back. If an entry that
-//! takes the host's traffic is already in the kernel, the agent only reports
-//! the danger and does not remove the entry.
+//! host's own traffic in two cases. Either other machines reach the host at the
+//! service's address and port. Or the host reaches another machine, such as its
+//! API server, at this address and port. A server that is itself a director
+//! would send the packets of a service back. If an entry that takes the host's
+//! traffic is already in the kernel, the agent only reports the danger and does
+//! not remove the entry.
 
 mod dangers;
 
@@ -33,12 +34,12 @@ use crate::{
 pub struct Verdict {
     /// The wanted state without the refused entries.
     pub desired: Arc<Desired>,
-    /// The refused services (as entries without a server), and the refused
-    /// servers of other services.
+    /// The refused services and servers. An entry without a server stands for
+    /// the whole service. The servers of a refused service are not listed.
     pub refused: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The entries that are left out because they have no grant. An entry
-    /// without a server is a service; other entries are servers. The conditions
-    /// of the objects report that their entries are left out.
+    /// without a server stands for the whole service. The conditions of the
+    /// objects report that their entries are left out.
     pub ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// The report about the refused entries, and about dangerous entries that
     /// are not refused.
@@ -69,9 +70,10 @@ pub struct Permissions {
     pub is_released: bool,
 }
 
-/// Removes from `wanted` the refused suspects and the entries without a grant.
-/// `stands` returns whether an entry is ours and in the kernel. An entry that
-/// is ours and in the kernel stays.
+/// Removes two kinds of entries from `wanted`: the refused entries among the
+/// `suspects`, and the entries without a grant. `stands` returns whether an
+/// entry is ours and in the kernel. An entry that is ours and in the kernel
+/// stays.
 pub fn judge(
     wanted: &Arc<Desired>,
     suspects: &BTreeMap<ServiceKey, Suspect>,
@@ -145,7 +147,8 @@ pub fn judge(
 enum Ruling {
     /// The option `--allow-hijack` allows the service or server.
     Allowed,
-    /// The group grants exactly the suspect's address.
+    /// The group grants the service's address as a single address, not as part
+    /// of a network.
     Meant,
     /// The suspect is ours and already in the kernel, so it stays.
     Stands,

@@ -84,10 +84,10 @@ pub struct Before<'a> {
 pub struct Retained {
     /// The wanted state plus the retained entries.
     pub in_force: Wish,
-    /// The removals that wait until they are allowed or are no longer due.
+    /// The held removals, which wait because they are not allowed yet.
     pub held: Vec<Op>,
-    /// The services whose state in force changed because of retained entries.
-    /// This set leaves out the services whose wanted state changed.
+    /// The services whose state in force may have changed because of retained
+    /// entries. A change of the wanted state alone adds no service to this set.
     pub changed: BTreeSet<ServiceKey>,
     /// The objects whose absence is not believed, or none if this call did not
     /// judge absences. The removals of these objects' entries are held.
@@ -218,8 +218,8 @@ impl Retention {
         }
         Retained {
             in_force,
-            // Before all objects are known, no removal is reported as held,
-            // because an administrator cannot allow it.
+            // Before all objects are known, an administrator cannot allow a
+            // removal. So no removal is reported as held.
             held: match removals {
                 Removals::NotYet => Vec::new(),
                 _ => self.not_begun(),
@@ -243,7 +243,8 @@ impl Retention {
         })
     }
 
-    /// Returns the leaving entries whose cause satisfies `is_one`.
+    /// Returns the leaving entries for which `is_one` is true. The argument of
+    /// `is_one` says why an entry is no longer wanted.
     fn part(&self, absence: &Absence, is_one: impl Fn(Cause) -> bool) -> Leavings {
         let of_server = |key: &ServiceKey, server: &DestinationKey| {
             let object = self.in_force.servers.get(&(*key, *server));

@@ -54,7 +54,8 @@ pub struct Serving {
     memory: Memory,
     /// The services whose wanted state in the kernel may have changed.
     dirty: BTreeSet<ServiceKey>,
-    /// For each service, the time of its next change without an event.
+    /// For each service, the time of its next health change that depends only
+    /// on time.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
     /// Whether a new health report would differ from the last one.
@@ -269,8 +270,8 @@ impl Serving {
         self.deadlines.values().min().copied()
     }
 
-    /// Returns the service to put in the kernel for the service `wanted`, which
-    /// has the administrator's weights.
+    /// Returns the service to put in the kernel. `wanted` is the same service
+    /// with the administrator's weights.
     pub fn weigh(
         &mut self,
         key: ServiceKey,
@@ -293,8 +294,8 @@ impl Serving {
             self.news.push((service.policy.namespace.clone(), news));
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
-            // A recovery of the service may end the slow start of its servers,
-            // so write their rows again.
+            // A recovery of the service may end the slow start of its servers.
+            // The servers' checkpoint rows must show this.
             for (server, member) in &service.servers {
                 let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A sysctl is wanted only while a service needs it. This module does not
-//! decide when to write a value. The round of the loop writes the values. It
-//! also detects values that another process set.
+//! decide when to write a value. Each round of the loop writes the wanted
+//! values, and detects values that another process set.
 
 mod fight;
 mod needs;
@@ -114,7 +114,7 @@ pub fn is_same(a: &str, b: &str) -> bool {
 /// Whether a sysctl is IPVS's own. The agent restores a sysctl of IPVS when no
 /// service needs it. All sysctls outside `net.ipv4.vs` are shared with the
 /// other programs on the host. A shared sysctl keeps the value that the agent
-/// wrote, because another program may depend on the value by then.
+/// wrote, because another program may depend on the value.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with(IPVS)
 }
@@ -148,8 +148,8 @@ pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         SysctlProfile::None => Vec::new(),
     };
     settings.retain(|setting| !overrides.contains_key(&setting.name));
-    // An override of accept_ra keeps a default route that an override of
-    // forwarding would remove, so accept_ra is written first.
+    // An override of accept_ra is written first. An override of accept_ra can
+    // keep a default route that an override of forwarding would remove.
     let is_first = |name: &str| name.ends_with(".accept_ra");
     for first in [true, false] {
         let now = overrides.iter().filter(|(name, _)| is_first(name) == first);
@@ -280,7 +280,7 @@ fn forwarding_v4(facts: &Facts) -> Vec<Setting> {
 
 /// Returns the IPv6 settings that NAT servers need. An interface's own
 /// `forwarding` does not make the kernel forward packets
-/// (`net/ipv6/ip6_output.c`, `ip6_forward`). This setting only makes the
+/// (`net/ipv6/ip6_output.c`, `ip6_forward`). `forwarding` only makes the
 /// interface behave like a router's interface instead of a host's interface.
 fn forwarding_v6(facts: &Facts) -> Vec<Setting> {
     if facts.facing_v6.is_empty() {

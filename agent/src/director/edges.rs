@@ -83,11 +83,11 @@ impl Loop {
                 let before_boot = remembered.before_boot.take();
                 self.protection.remember(refused, before_boot);
                 self.state.remember(remembered);
-                // The journal may list addresses of ours that the agent did not
-                // know, so the host must be checked again.
+                // The journal may show that further addresses of the host are
+                // ours, so the host must be checked again.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
-                // Entries beyond a budget are still served if they are ours.
+                // Entries that are ours are still served, even beyond a budget.
                 // Only the journal says which entries are ours, so the wanted
                 // state must be computed again.
                 self.reason = self.reason.max(Reason::Resolve);

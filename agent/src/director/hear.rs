@@ -44,8 +44,8 @@ impl Loop {
         }
         let began = self.clock.now();
         loop {
-            // An urgent change waits only for `HASTE`. Until the next round,
-            // the kernel may send clients to a server that is down.
+            // An urgent change is delayed for at most `HASTE`. Until the next
+            // round, the kernel may send clients to a server that is down.
             let (quiet, patience) = match self.health.is_urgent() {
                 true => (Duration::ZERO, HASTE),
                 false => (QUIET, PATIENCE),
@@ -177,8 +177,8 @@ impl Loop {
         }
     }
 
-    /// Returns when the loop must wake even if no event arrives. Deadlines that
-    /// need a round do not count while no round can run.
+    /// Returns when the loop must wake even if no event arrives. While no round
+    /// can run, this function ignores deadlines that need a round.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
         let (round, look, protection, removal) = match self.trouble {

@@ -12,11 +12,12 @@ use crate::{
 };
 
 /// The interval at which the agent reads the holder's Lease while this host has
-/// VIPs. If the holder is live, this host gives up the VIPs. Agents also renew
-/// their Leases every 10 s.
+/// VIPs. If the holder is live, this host gives up the VIPs. Agents renew their
+/// Leases every 10 s.
 const BEFORE_RELEASE: Duration = Duration::from_secs(10);
 /// The interval at which the agent reads the other directors' Leases while this
-/// host lacks VIPs. This host takes over VIPs if all other directors are out.
+/// host lacks VIPs. This host takes over VIPs if all other directors are out:
+/// they no longer renew their Leases.
 const BEFORE_TAKEOVER: Duration = Duration::from_secs(60);
 
 impl Loop {
@@ -112,9 +113,9 @@ impl Loop {
         if lacks_any && group.addresses != AddressRule::Dummy {
             for name in self.others() {
                 looks.insert(name.to_owned(), BEFORE_TAKEOVER);
-                // This director takes over VIPs only if all other directors are
-                // out. If one director is not out, the remaining Leases do not
-                // matter.
+                // This director takes over VIPs only if no other director still
+                // renews its Lease. If one director may still renew its Lease,
+                // the Leases of the remaining directors need not be read.
                 if !self.liveness.is_out(name) {
                     break;
                 }

@@ -28,9 +28,9 @@ pub(super) type Suspects = BTreeMap<ServiceKey, Suspect>;
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// The interval at which the loop checks the host while no entry is refused.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// The time for which the first round waits to learn the group's directors.
-/// Without the wait, a server that is itself a director would be in the kernel
-/// before the group's directors are known.
+/// The time for which the first round waits to learn the group's directors. If
+/// the first round did not wait, it could put a server into the kernel that is
+/// itself a director.
 pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
 /// The state of the director's protection that is kept between rounds.
@@ -181,8 +181,8 @@ impl Protection {
     }
 
     /// Returns when the wanted state must be judged again. Before the first
-    /// judgement, returns when the first round stops waiting, or none if the
-    /// wait has not begun.
+    /// judgement, returns when the first round stops waiting for the group's
+    /// directors. Returns none if the first round has not begun to wait.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let grace = self.waits_since.map(|since| since + DIRECTORS_GRACE);
         self.due.or(grace)
@@ -195,8 +195,8 @@ impl Protection {
 
     /// Removes from the wanted state the entries that would take this host's
     /// own traffic, and the entries without a grant. `stands` returns whether
-    /// an entry is ours and in the kernel. Returns the services for which the
-    /// result differs from the last judgement.
+    /// an entry is ours and in the kernel. Returns the services whose entries
+    /// are judged differently than in the last judgement.
     pub(super) fn judge(
         &mut self,
         suspects: &Suspects,
@@ -272,9 +272,9 @@ impl Loop {
     /// Returns the services and servers that would take this host's own
     /// traffic, or none if no judgement is due. Checks the host when a check is
     /// due or a service is new. Reads the host's listening sockets only if a
-    /// service may be at one of the host's own addresses. The next reading of
-    /// the kernel's table includes the returned services and the services that
-    /// were refused before.
+    /// service may be at one of the host's own addresses. Makes the round read
+    /// the returned services from the kernel's table. The round also reads the
+    /// services that the last judgement refused.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         let is_released = self.is_released();
         if !self.protection.must_judge(is_released, now) {
@@ -328,9 +328,9 @@ impl Loop {
                         protection.interfaces = Some(Arc::new(interfaces));
                     }
                 }
-                // After an error, the agent keeps the previous facts. The
-                // netlink socket cannot be used any longer, so the next check
-                // opens a new socket.
+                // If the interfaces cannot be read, the agent keeps the facts
+                // of the last check. The netlink socket can no longer be used,
+                // so the agent opens a new socket.
                 Err(error) => {
                     tracing::debug!("{error}");
                     if let Ok(again) = (self.world.links)() {

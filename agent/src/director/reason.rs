@@ -6,13 +6,13 @@ pub(super) enum Reason {
     /// There is no reason to run a round.
     #[default]
     Nothing,
-    /// A failed operation is due again, or a deadline has come. Some changes
-    /// outside the objects have this reason too, such as a change of a server's
-    /// health or of the kernel's table.
+    /// A failed operation is due again, or a deadline has come. `Retry` is also
+    /// the reason after a change of a server's health or of the kernel's table,
+    /// for example.
     Retry,
-    /// The facts about this host or its group must be checked again. Entries
-    /// that were refused to protect the host may be allowed by now, and allowed
-    /// entries may have to be refused.
+    /// The facts about this host or its group must be checked again. After the
+    /// check, entries that were refused to protect the host may be allowed, and
+    /// allowed entries may be refused.
     Look,
     /// The objects changed, so the wanted state must be computed again.
     Resolve,

@@ -41,8 +41,9 @@ impl Loop {
         }
         let changed = changed_services(self.protection.wanted(), &wanted);
         self.state.wish_changed(changed.iter().copied());
-        // A server that is already in the kernel serves before its first probe
-        // results. The next reading of the kernel's table finds such servers.
+        // A server that is already in the kernel keeps serving until its first
+        // probe results. To find servers that are already in the kernel, the
+        // next round reads the changed services that are not ours.
         let checked = changed.iter();
         let checked = checked.filter(|key| wanted.checks.contains_key(key));
         self.state.look_at_strangers(checked.copied());
@@ -58,8 +59,7 @@ impl Loop {
         };
         let rates = Rates::from(&group.budgets);
         if rates != self.rates {
-            // Sending fails only if there is no prober, and without a prober
-            // the order is not needed.
+            // Sending fails only if there is no prober to receive the order.
             let order = Order::Rates(rates.clone());
             self.world.orders.send(order).unwrap_or_default();
             self.rates = rates;
@@ -152,8 +152,8 @@ impl Loop {
         retained.in_force
     }
 
-    /// Forgets the objects that the agent now believes to be deleted. Stores
-    /// the state of the listings in the checkpoint for the next run.
+    /// Forgets the objects that the agent now believes to be deleted. Stores in
+    /// the checkpoint what the agent knows about listings, for the next run.
     fn believe(&mut self, absent: Vec<Object>) {
         for (kind, key) in absent {
             self.tee(kind).forget(key);
@@ -209,9 +209,10 @@ impl Loop {
         let group = self.in_force();
         let rule = group.map_or(AddressRule::default(), |group| group.addresses.clone());
         // The agent leaves entries of other programs alone until it has
-        // accepted the group and listed all objects. Until then, it could adopt
-        // an entry for an object that no longer exists. It would later remove
-        // that entry, although the entry may belong to another program by now.
+        // accepted the group and listed all objects. Before all objects are
+        // listed, the agent could adopt an entry for an object that no longer
+        // exists. The agent would later remove the adopted entry, although the
+        // entry may belong to another program.
         let listed = group.filter(|_| self.objects.is_listed());
         Wish {
             desired: self.places.desired().clone(),

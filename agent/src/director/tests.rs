@@ -186,8 +186,8 @@ fn lost_replies_keep_the_socket_and_other_errors_open_another() {
         running.world.parts().kernel.broken = Some(error);
         let edit = Change::Apply(service(80, "rr", 2));
         running.send([Event::VirtualService(edit)]);
-        // This round does not read the kernel's table, so its writes fail
-        // first.
+        // This round does not read the kernel's table, so the first call that
+        // fails is a write.
         let trouble = running.trouble();
         assert_eq!(trouble, Trouble::Kernel(error().to_string()));
         running.world.parts().kernel.broken = None;
@@ -268,8 +268,8 @@ fn an_edit_that_does_not_parse_keeps_the_last_good_version_in_force() {
     assert!(exception.message.contains("quantum"), "{exception:?}");
     assert_eq!(running.world.news(), [""; 0], "the kernel stays as it is");
 
-    // Changes of other objects still take effect, and the unreadable object's
-    // last good version stays in force.
+    // An unreadable object's last good version stays in force, and changes of
+    // other objects take effect.
     running.send([Event::RealServer(Change::Apply(server(3)))]);
     running.programmed(2, 6);
     let good = Change::Apply(service(80, "rr", 3));
@@ -325,7 +325,7 @@ fn what_failed_is_tried_again_without_an_event() {
 }
 
 /// Even while no round can run, the loop's next deadline must be in the future.
-/// If the deadline has passed, the loop runs without pause.
+/// With a deadline in the past, the loop would run without a pause.
 #[test]
 fn the_loop_sleeps_also_while_no_round_can_run() {
     let minute = LONGEST_SLEEP;

@@ -58,7 +58,7 @@ impl Health {
     }
 
     /// Records the latest probe results of a target. Returns whether the loop
-    /// must run a round because of them.
+    /// must run a round because of the results.
     pub(super) fn hear(&mut self, probe: ProbeId, tally: &Tally, now: Timestamp) -> bool {
         self.serving.hear(probe, tally, now);
         self.take_news(now);
@@ -114,8 +114,8 @@ impl Health {
     /// round plans it again. `changed` must contain every service that has
     /// changed in `in_force` since the last call. The caller must have read the
     /// kernel's table before. If `is_listed` is true, all wanted services are
-    /// known. The health that the previous run recorded for other services is
-    /// then forgotten.
+    /// known, so this function forgets the recorded health of unwanted
+    /// services.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,
@@ -153,8 +153,7 @@ impl Health {
     /// health rows to the checkpoint.
     pub(super) fn tell(&mut self, recorder: &Recorder, orders: &UnboundedSender<Order>) {
         for order in self.serving.take_orders() {
-            // Sending fails only if there is no prober, and without a prober
-            // the orders are not needed.
+            // Sending fails only if there is no prober to receive the orders.
             orders.send(order).unwrap_or_default();
         }
         let notes = self.serving.take_notes();

@@ -11,10 +11,10 @@
 //! The checkpoint may be seconds older than the objects. The agent never waits
 //! for the checkpoint. While the disk refuses writes, the checkpoint's thread
 //! keeps the unwritten changes and reports the problem. After an error, the
-//! checkpoint's thread opens the file again and again. The checkpoint contains
-//! only accepted objects. The agent can therefore create missing entries for
-//! them. The agent never removes an entry because of the checkpoint alone
-//! ([`crate::director`]).
+//! checkpoint's thread tries again and again to open the file. The checkpoint
+//! contains only accepted objects. The agent can therefore create missing
+//! entries for objects from the checkpoint. The agent never removes an entry
+//! because of the checkpoint alone ([`crate::director`]).
 
 mod pending;
 mod tee;
@@ -60,9 +60,9 @@ const STANDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("standin
 /// The checkpoint's metadata by name. `schema` is the schema's version.
 /// `directors` has the names of the group's directors, and `director-addresses`
 /// their addresses by name. `api-servers` has the addresses at which the agent
-/// reached the API server. `listings` has the newest known state of each source
-/// of objects. It also names the objects that a listing left out although they
-/// may still exist.
+/// reached the API server. `listings` has the source of each kind of object.
+/// `listings` also names the objects that a listing left out although they may
+/// still exist.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
 const SCHEMA: &str = "1";
 /// The name of the checkpoint's file in the state folder.
@@ -86,9 +86,10 @@ pub struct Restored {
 pub enum Note {
     /// An object's row, or `None` if the object was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// The keys of the objects of one kind that exist or may exist. An object
-    /// that a listing left out may exist. The checkpoint deletes the rows of
-    /// all other objects of the listed kind.
+    /// The objects of one kind have been listed. The set has the key of each
+    /// object that exists or may still exist. An object that the listing left
+    /// out may still exist. The checkpoint deletes the rows of all other
+    /// objects of the listed kind.
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The names of the group's directors.
     Directors(BTreeSet<String>),
@@ -96,8 +97,8 @@ pub enum Note {
     DirectorAddresses(BTreeMap<String, BTreeSet<IpAddr>>),
     /// The addresses at which the agent reached the API server.
     ApiServers(BTreeSet<SocketAddr>),
-    /// The newest known state of each source of objects, and the objects that
-    /// listings left out.
+    /// The source of each kind of object, and the objects that listings left
+    /// out.
     Listings(Known),
     /// A manifest's last good text, or `None` if the manifest's file is gone.
     File(PathBuf, Option<String>),
@@ -139,8 +140,8 @@ pub struct CheckpointError {
 pub struct Checkpoint {
     folder: PathBuf,
     open: OpenDatabase,
-    /// The open file, or `None` after an error. After an error, redb can use
-    /// the file only after a new open.
+    /// The open file, or `None` after an error. After an error, the file must
+    /// be opened again before redb can use it.
     database: Option<Database>,
 }
 
@@ -151,7 +152,8 @@ impl Checkpoint {
     ///
     /// If the state folder cannot be used, this function returns an error
     /// instead of the content. The checkpoint's thread ([`Checkpoint::record`])
-    /// keeps trying, and stores this run's notes once the folder can be used.
+    /// then tries again and again to open the folder. Once the folder can be
+    /// used, the thread stores this run's notes.
     pub fn open(folder: &Path) -> (Self, Result<Restored, CheckpointError>) {
         Self::open_with(folder, Box::new(database::open))
     }
@@ -291,8 +293,7 @@ fn read(database: &Database) -> Result<Restored, redb::Error> {
     events.extend(known(&meta, "directors")?.map(Event::Directors));
     events.extend(known(&meta, "director-addresses")?.map(Event::DirectorAddresses));
     events.extend(known(&meta, "api-servers")?.map(Event::ApiServers));
-    // The loop must receive the objects before it receives the state of the
-    // listings.
+    // The loop must receive the objects before it receives `Event::Known`.
     if let Some(listings) = known::<Known>(&meta, "listings")? {
         let folder = listings.sources.values().find_map(|source| match source {
             Source::Folder(folder) => Some(*folder),

@@ -14,7 +14,7 @@ use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 /// a failing disk.
 pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
 
-/// The size of redb's cache. redb's default cache has 1 GiB. That is a thousand
+/// The size of redb's cache in bytes. The default of redb is 1 GiB, a thousand
 /// times the size of a journal with 10,000 services.
 const CACHE_BYTES: usize = 4 << 20;
 /// The mode of the state folder.
@@ -50,8 +50,9 @@ pub(crate) fn open(path: &Path) -> Result<Database, redb::Error> {
     let is_new = file.metadata()?.len() == 0;
     let opened = builder().create_with_backend(FileBackend::new(file)?);
     if let (true, Err(DatabaseError::Storage(StorageError::Io(_)))) = (is_new, &opened) {
-        // If the disk is full, the new file may be incomplete, and a later run
-        // would treat the file as damaged.
+        // If the disk is full, the new file may be incomplete. The file is
+        // removed, because a later run would treat an incomplete file as
+        // damaged.
         fs::remove_file(path).unwrap_or_default();
     }
     Ok(opened?)
@@ -124,8 +125,8 @@ fn is_database(name: &str) -> bool {
     name.ends_with(".redb") || name.ends_with(".redb.unusable")
 }
 
-/// Whether the content of a database file caused the error. If so, the agent
-/// can continue with a new file.
+/// Whether the content of a database file caused the error. If the content is
+/// the cause, the agent can continue with a new file.
 pub(crate) fn is_content(error: &redb::Error) -> bool {
     !matches!(
         error,

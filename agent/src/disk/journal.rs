@@ -155,7 +155,7 @@ pub struct FileJournal {
     lasting: Lasting,
     open: OpenDatabase,
     /// The open journal file, or `None` after a failed write. After a failed
-    /// write, redb can use the file only after a new open.
+    /// write, the file must be opened again before redb can use it.
     database: Option<Database>,
     /// The number of bytes appended since the journal was last rewritten as one
     /// list.
@@ -187,8 +187,9 @@ impl FileJournal {
             }
             other => other,
         }?;
-        // The agent tries to open an unusable folder again and again, so the
-        // warning is logged only after a successful open.
+        // If the journal cannot be opened, the agent tries again and again. The
+        // warning about the folder is therefore logged only after the journal
+        // has been opened.
         if let Some(remark) = remark {
             tracing::warn!("{remark}");
         }

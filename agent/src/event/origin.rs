@@ -20,13 +20,14 @@ pub enum Word {
 pub enum Answer<T> {
     /// The API server answered the look-up; the field is the answer.
     Is(T),
-    /// The API server gave no answer; the field is the reason. After a missing
-    /// answer, the input asks again.
+    /// The API server gave no answer; the field is the reason. The input asks
+    /// the API server again later.
     None(String),
     /// The agent lacks the RBAC permission for the look-up. If an earlier run
-    /// had the permission, it was removed since then. If no run had it, the
-    /// RBAC rules come from an older chart. The agents of that chart limited
-    /// only the number of removals.
+    /// had the permission, somebody has removed the permission. If no earlier
+    /// run had the permission, the RBAC rules come from an older chart. Agents
+    /// of an older chart limited only the number of removals, and needed no
+    /// look-up.
     NotAllowed,
 }
 
@@ -40,8 +41,8 @@ pub enum Definition {
     Terminating,
     /// The custom resource definition does not exist.
     Missing,
-    /// The definition was deleted and created again. The objects that the agent
-    /// knows belonged to the deleted definition.
+    /// The definition was deleted and created again. All objects that the agent
+    /// knows are objects of the deleted definition.
     Replaced,
 }
 
@@ -88,7 +89,7 @@ pub enum Doubt {
     Older {
         /// The highest resourceVersion that this director has seen.
         known: u64,
-        /// The resourceVersion of the doubted listing.
+        /// The resourceVersion of the listing.
         found: u64,
     },
     /// The listing's resourceVersion is not a number; the field is the
@@ -109,8 +110,8 @@ pub enum Doubt {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Known {
-    /// For each kind of object, the newest state of its source that the agent
-    /// has seen.
+    /// The source of each kind of object. For an API server, the source has the
+    /// newest resourceVersion that the agent has seen.
     #[serde(default)]
     pub sources: BTreeMap<Kind, Source>,
     /// The objects whose absence from a listing does not count as a deletion.

@@ -97,8 +97,8 @@ fn request(connection: &Connection) -> Vec<u8> {
     bytes
 }
 
-/// Returns the source of the packets that come back, which is where the
-/// connection really goes.
+/// Returns the source of the connection's reply packets. The reply packets come
+/// from the real remote end of the connection.
 fn reply_source(message: &NetfilterMessage) -> Option<SocketAddr> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &message.inner else {
         return None;

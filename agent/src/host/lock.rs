@@ -51,7 +51,8 @@ pub struct Lock {
     /// The lock's socket, or `None` if another user's process has the socket's
     /// name.
     _socket: Option<UnixListener>,
-    /// The problem with one part of the lock, if the other part suffices.
+    /// Why one part of the lock could not be taken, or `None` if both parts
+    /// were taken.
     remark: Option<String>,
 }
 
@@ -138,8 +139,8 @@ impl Lock {
         })
     }
 
-    /// Returns the problem with one part of the lock, if the other part
-    /// suffices.
+    /// Returns why one part of the lock could not be taken, or `None` if both
+    /// parts were taken.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
     }
@@ -177,9 +178,9 @@ impl Owner {
                     pid.unwrap_or_default()
                 ))
             }
-            // The connection failed, so the socket's owner is not an agent. An
-            // agent's socket listens, and its queue has room for all other
-            // agents.
+            // The connection failed, so the socket's owner is not an agent. A
+            // connection to an agent succeeds: the agent's socket listens, and
+            // its queue has room for all other agents.
             Err(errno) => Self::Others(format!("a process that does not listen ({errno})")),
         }
     }
@@ -208,8 +209,8 @@ fn file_name() -> io::Result<String> {
 }
 
 /// Locks the lock file, or returns `None` if another process has locked it.
-/// That process belongs to the agent's own user, because other users cannot
-/// open the file.
+/// Only processes of the agent's own user can have locked the file, because
+/// other users cannot open the file.
 fn lock(folder: &Path, path: &Path) -> io::Result<Option<File>> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if !folder.is_dir() => return Err(error),
@@ -250,8 +251,8 @@ mod tests {
         assert_eq!(Lock::owner(), Some(own), "the process is named");
 
         // Each part of the lock alone keeps a second agent out. An agent in a
-        // container may see only the socket. Another agent may hold only the
-        // file.
+        // container may share only the socket's name with the first agent. If
+        // the socket's name is taken, the first agent has only the file.
         let another = above.path().join("another");
         for folder in [&folder, &another] {
             let second = Lock::take_in(folder).expect_err("two agents in one network namespace");
@@ -268,7 +269,8 @@ mod tests {
         drop(file);
         drop(Lock::take_in(&folder).expect("the lock is free again"));
 
-        // The lock's socket alone suffices if the lock's folder cannot be used.
+        // If the lock's folder cannot be used, the agent takes only the lock's
+        // socket.
         let file = above.path().join("file");
         fs::write(&file, "").unwrap();
         let alone = Lock::take_in(&file).expect("the socket is free");

@@ -1,6 +1,7 @@
-//! Reads and writes this host: its interfaces, sockets, connections, routes and sysctls,
-//! and readings of the kernel's table. This module makes no decisions:
-//! [`crate::decide`] does.
+//! Reads the interfaces, sockets, connections, routes and sysctls of this host,
+//! and changes interfaces and sysctls. Also defines what a reading of the
+//! kernel's table contains. This module makes no decisions: [`crate::decide`]
+//! makes them.
 
 pub mod conntrack;
 pub mod interface;

@@ -119,9 +119,9 @@ impl RouteSocket {
 }
 
 /// Opens an rtnetlink connection in the network namespace of the calling
-/// thread, and the runtime on which the connection runs. If `is_strict` is
-/// true, the kernel honours every part of a request, and refuses unknown parts
-/// (`NETLINK_GET_STRICT_CHK`).
+/// thread. Returns the connection's handle and the runtime on which the
+/// connection runs. If `is_strict` is true, the kernel honours every part of a
+/// request, and refuses unknown parts (`NETLINK_GET_STRICT_CHK`).
 pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

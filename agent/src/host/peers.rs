@@ -104,7 +104,8 @@ fn peer(protocol: Protocol, socket: &InetResponse, own: &BTreeSet<u32>) -> Optio
 /// Returns the DNS servers of this host. Programs have a socket to a DNS server
 /// only for a moment.
 pub(super) fn resolvers() -> BTreeSet<Peer> {
-    // Without the file, the host's DNS servers are unknown.
+    // If the configuration of the resolver cannot be read, the host's DNS
+    // servers are unknown.
     let text = fs::read_to_string(RESOLVERS).unwrap_or_default();
     resolvers_in(&text)
 }

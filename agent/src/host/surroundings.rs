@@ -119,9 +119,10 @@ impl Surroundings for ThisHost {
     }
 }
 
-/// Returns a request for the route to an address. With strict checks, the
-/// kernel refuses a request whose other header fields are not empty
-/// (`net/ipv4/route.c`, `inet_rtm_valid_getroute_req`).
+/// Returns a request for the route to an address. The request's header has only
+/// the address family and the prefix length. With strict checks, the kernel
+/// refuses a request that sets other header fields (`net/ipv4/route.c`,
+/// `inet_rtm_valid_getroute_req`).
 fn lookup(address: IpAddr) -> RouteMessage {
     let (family, length, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),

@@ -30,8 +30,9 @@ use crate::{
 
 /// The wait between two attempts of [`ApiServers::look_first`].
 const RETRY: Duration = Duration::from_secs(1);
-/// The interval at which the API server's host name is resolved again. After a
-/// missing answer, the EndpointSlices are also read again after this time.
+/// The interval at which the API server's host name is resolved again. If the
+/// API server did not answer, the EndpointSlices are also read again after this
+/// time.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the EndpointSlices are read again. This interval is
 /// long, because API servers rarely change and every agent of a fleet reads the
@@ -42,8 +43,9 @@ const ENDPOINTS_OF: &str = "kubernetes.io/service-name=kubernetes";
 /// The maximum wait for an answer of DNS or of the API server.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How long an address is kept after DNS or the API server last returned the
-/// address. Some DNS servers return only a few of many addresses in turn. A
-/// connection may also outlive the DNS record of its address.
+/// address. If a name has many addresses, some DNS servers return only a few of
+/// them in each answer. A connection may also outlive the DNS record of its
+/// address.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
 /// The known addresses of the API server.
@@ -96,8 +98,9 @@ impl ApiServers {
     }
 
     /// Looks up the API server's addresses until the API server has answered.
-    /// Until then, the agent must not read objects. It could not tell whether a
-    /// service takes an address of the API server.
+    /// The agent must not read objects before this function returns. Without
+    /// the addresses, the agent cannot tell whether a service takes an address
+    /// of the API server.
     pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
         let mut was_away = false;
         while let Err(problem) = self.look(client, events).await {
@@ -168,7 +171,8 @@ impl ApiServers {
             Ok(found) => self
                 .translated
                 .extend(found.into_iter().map(|address| (address, now))),
-            // Without connection tracking, nothing translates a connection.
+            // Without connection tracking, there is no NAT, so no address is
+            // missing.
             Err(error) => tracing::debug!("cannot ask the connection tracking: {error}"),
         }
     }
@@ -230,8 +234,8 @@ fn is_overload(answer: &Status) -> bool {
     answer.code == 429 || answer.code >= 500
 }
 
-/// Returns the actual destinations of the agent's connections to the `known`
-/// addresses, after any NAT.
+/// Returns the addresses to which NAT sends the agent's connections to the
+/// `known` addresses.
 fn translated(known: &BTreeSet<SocketAddr>) -> io::Result<BTreeSet<SocketAddr>> {
     let mut found = BTreeSet::new();
     for connection in own_connections()? {
@@ -328,9 +332,9 @@ mod tests {
         assert_eq!(*told, expected.map(|text| text.parse().unwrap()).into());
     }
 
-    /// The first request is refused, and the second is answered with 503. All
-    /// later requests are answered with 403: the agent may not list
-    /// EndpointSlices.
+    /// The first request fails with `ConnectionRefused`. The second request is
+    /// answered with 503. All later requests are answered with 403: the agent
+    /// may not list EndpointSlices.
     #[tokio::test]
     async fn the_first_look_ends_when_the_api_server_has_answered() {
         let asked = Arc::new(AtomicUsize::new(0));

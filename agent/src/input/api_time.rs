@@ -1,8 +1,8 @@
 //! The API server's time of day, from the Date header of its answers. Before
-//! the agent acts on a time that a person set, it compares its own clock with
-//! the API server's time ([`crate::decide::permission`]). The comparison needs
-//! no extra request: the agent renews its Lease every few seconds, and each
-//! answer has a Date header.
+//! the agent acts on a time that a person wrote into a spec, it compares its
+//! own clock with the API server's time ([`crate::decide::permission`]). The
+//! comparison needs no extra request: the agent renews its Lease every few
+//! seconds, and each answer has a Date header.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -41,8 +41,8 @@ impl ApiTime {
     }
 
     /// Returns this host's time of day, and the API server's time of day if an
-    /// answer contained a time. The time since the answer is measured with a
-    /// steady clock, so a jump of this host's clock is noticed at once.
+    /// answer contained a time. A steady clock measures how old that answer is,
+    /// so a jump of this host's clock is noticed at once.
     pub fn daytime(&self) -> Daytime {
         Daytime {
             here: Timestamp::now(),

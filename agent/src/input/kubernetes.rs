@@ -152,9 +152,10 @@ impl Objects<'_> {
         let stream = watcher(api.clone(), config.clone())
             .default_backoff()
             .modify(|object| object.metadata.managed_fields = None);
-        // The combinator `then` requests the next step only after its closure
-        // has finished. So the agent knows the current resourceVersion before
-        // the watcher requests the listing.
+        // The combinator `then` asks the watcher for the next step only after
+        // the closure for this step has finished. With this order, the agent
+        // knows the current resourceVersion before the watcher requests the
+        // listing.
         let stream = stream.then(|step| async {
             let source = match &step {
                 Ok(watcher::Event::Init) => version::current(&api).await,
@@ -217,7 +218,7 @@ impl Objects<'_> {
     }
 }
 
-/// Makes a planned check of the cluster, the definition and the
+/// Makes a planned check of the cluster, the CustomResourceDefinition and the
 /// resourceVersion.
 async fn look_again<K>(
     origin: &mut Origin,

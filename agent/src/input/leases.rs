@@ -34,7 +34,7 @@ pub trait Leases {
 
 impl Leases for UnboundedSender<Looks> {
     fn look_at(&mut self, directors: Looks) {
-        // The send fails only when the process ends.
+        // Sending to the reader fails only when the process ends.
         self.send(directors).unwrap_or_default();
     }
 }

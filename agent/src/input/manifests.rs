@@ -52,7 +52,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
         // The agent reads manifests instead of an API server. So it forgets the
-        // addresses of API servers that a previous run recorded.
+        // API servers' addresses that it knows from the previous run.
         Event::ApiServers(BTreeSet::new()),
         Event::DirectorAddresses(BTreeMap::new()),
     ];
@@ -113,8 +113,8 @@ type Files = BTreeMap<PathBuf, Result<String, String>>;
 /// A manifest folder as it was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Contents {
-    /// The identity of the folder that was read, or none before the first
-    /// reading.
+    /// The folder's device and inode numbers, and whether the folder is empty.
+    /// `None` before the first reading.
     folder: Option<Folder>,
     files: Files,
 }
@@ -188,12 +188,14 @@ impl fmt::Display for Problem {
 /// The objects of the manifest folder, by file.
 struct Manifests {
     group: String,
-    /// The folder as last read, with the texts of good and bad files.
+    /// The folder's contents at the last reading, including files with
+    /// mistakes.
     seen: Contents,
     /// The folder of manifests that an earlier reading found, if any.
     known: Option<Folder>,
-    /// Whether the manifest of the director's own group is missing, but the
-    /// group does not count as deleted. The group then keeps its last spec.
+    /// True if the manifest of the director's own group is missing, but the
+    /// agent does not treat the group as deleted. The group then keeps its last
+    /// spec.
     is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
@@ -309,8 +311,9 @@ impl Manifests {
     }
 
     /// Whether the director's own group exists. Before the first reading, the
-    /// manifests of the previous run decide. A group with a missing manifest
-    /// also exists, as long as it does not count as deleted.
+    /// manifests of the previous run decide. If the group's manifest is
+    /// missing, but the agent does not treat the group as deleted, the group
+    /// still exists.
     fn has_group(&self) -> bool {
         let in_force = || self.in_force.values().flatten().any(|of| self.is_group(of));
         // Before the first reading, only the texts of the previous run are known.
@@ -365,8 +368,9 @@ impl Manifests {
         (objects, repeated)
     }
 
-    /// Sends all objects in force, as one listing for each of the three kinds.
-    /// A group without a manifest is sent with the default settings.
+    /// Sends all objects in force in three listings: VirtualServices,
+    /// RealServers and DirectorGroups. A group without a manifest is sent with
+    /// the default settings.
     fn send(&self, events: &Sender<Event>) -> Result<(), NobodyListens> {
         let (mut services, mut servers) = (Vec::new(), Vec::new());
         let mut groups = BTreeMap::new();
@@ -402,7 +406,7 @@ impl Manifests {
     }
 }
 
-/// Whether both folders are known, and differ from each other.
+/// Whether `found` is another folder than `known`. False if either is `None`.
 fn is_another(known: &Option<Folder>, found: &Option<Folder>) -> bool {
     matches!((known, found), (Some(known), Some(found)) if !known.is_same(found))
 }

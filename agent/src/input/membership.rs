@@ -12,9 +12,9 @@ use kube::{core::DynamicObject, runtime::watcher};
 use crate::decide::protect::MOST_ADDRESSES;
 
 /// How long a director stays a member of its group after its Director was
-/// deleted. The director's agent may have lost the API server while the host
-/// still has the VIPs. An agent with a connection to the API server recreates
-/// its Director within this time.
+/// deleted. The director's agent may have lost its connection to the API server
+/// while the host still has the VIPs. An agent with a connection to the API
+/// server recreates its Director within this time.
 pub const LEAVE_TIME: Duration = Duration::from_secs(90);
 
 /// The directors of one DirectorGroup, as the watch of Directors shows them.
@@ -35,8 +35,8 @@ pub struct Membership {
 type Members = BTreeMap<String, BTreeSet<IpAddr>>;
 
 impl Membership {
-    /// Starts to track the members of `group` as the director `me` sees them. A
-    /// new membership knows no member.
+    /// Starts to track the members of `group` as the director `me` sees them.
+    /// At first, no member is known.
     pub fn new(group: &str, me: &str) -> Self {
         Self {
             group: group.to_owned(),
@@ -106,8 +106,8 @@ impl Membership {
         })
     }
 
-    /// Returns the next time after `now` at which a director whose Director was
-    /// deleted stops being a member.
+    /// Returns the time after `now` at which the next director leaves the group
+    /// because its Director was deleted.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let ends = self.left.values().map(|(at, _)| *at + LEAVE_TIME);
         ends.filter(|end| *end > now).min()

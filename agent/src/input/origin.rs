@@ -1,25 +1,25 @@
 //! Checks the source of a watch: the cluster, and the CustomResourceDefinition
-//! of the kind. The agent reads the cluster and the definition after the end of
-//! a listing and after the deletion of an object. The agent sends the state of
-//! the cluster and the definition to the loop before it sends the objects. With
-//! this order, the loop learns that a definition is terminating before it
-//! learns of the first deleted object. For an empty list, the loop also learns
-//! which cluster returned the list. [`crate::decide::caution`] decides whether
+//! (CRD) of the kind. The agent reads the cluster and the CRD after each
+//! listing and after the deletion of an object. The agent first sends the state
+//! of the cluster and the CRD to the loop, and then the objects. With this
+//! order, the loop learns that a CRD is terminating before it learns of the
+//! first deleted object. Even if a listing is empty, the loop learns which
+//! cluster returned the listing. [`crate::decide::caution`] decides whether
 //! removals must wait.
 //!
-//! The agent also reads the cluster and the definition after a lost connection.
-//! After the connection is back, the API server's etcd may be empty or restored
-//! from an older backup. After a restore of etcd, the watch's resourceVersion
-//! may be higher than the server's, and the watch then receives no events. The
-//! agent therefore also asks for the current resourceVersion
-//! ([`super::version`]). If the resourceVersion has decreased, the agent lists
-//! all objects again.
+//! The agent also reads the cluster and the CRD after it lost its connection to
+//! the API server. When the agent is connected again, the API server's etcd may
+//! be empty or restored from an older backup. After a restore of etcd, the
+//! watch's resourceVersion may be higher than the API server's current
+//! resourceVersion. The watch then receives no events. The agent therefore also
+//! asks for the current resourceVersion ([`super::version`]). If the
+//! resourceVersion has decreased, the agent lists all objects again.
 //!
-//! The checks of the cluster and the definition cost two small requests per
-//! listing, and two requests for all deletions that arrive together. Instead of
-//! the checks, each agent could watch the cluster and the definition. But two
-//! more watches per agent would cost a fleet's API server more, and their
-//! events could arrive later than the events of the objects.
+//! A check of the cluster and the CRD costs two small requests. The agent makes
+//! one check per listing, and one check for all deletions that arrive together.
+//! Instead of these checks, each agent could watch the cluster and the CRD. But
+//! two more watches per agent would put more load on the API server. The events
+//! of these watches could also arrive later than the events of the objects.
 
 use std::{collections::BTreeSet, future::Future, sync::mpsc::Sender, time::Duration};
 
@@ -40,32 +40,32 @@ use crate::{
 };
 
 /// The namespace whose UID identifies the cluster. Every cluster has the
-/// namespace kube-system, which is never deleted and created again.
+/// namespace kube-system, which keeps its UID as long as the cluster exists.
 const CLUSTER: &str = "kube-system";
 /// The maximum wait for the API server's answer to a request.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The wait before a request without an answer is repeated.
 const RETRY: Duration = Duration::from_secs(1);
 /// The wait between a failure of the watch and a check of the cluster. If the
-/// check gets no answer and no removal waits for it, it is repeated after the
-/// same wait.
+/// check gets no answer, and no removal depends on the check, the agent repeats
+/// the check after the same wait.
 const RECHECK: Duration = Duration::from_secs(10);
 
-/// The result of checking the cluster and the definition.
+/// The result of checking the cluster and the CustomResourceDefinition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// The watch can continue: the loop has all findings of checks that it
+    /// The watch can continue. The loop has the result of every check that it
     /// needs.
     Done,
-    /// The known objects are from another cluster, or from a later state of the
-    /// current cluster. All objects must therefore be listed again.
+    /// The known objects are from another cluster, or the cluster was restored
+    /// to an older state. All objects must therefore be listed again.
     Moved,
     /// The loop has ended and receives no more events.
     Unheard,
 }
 
-/// Checks the cluster and the definition of one kind when objects of that kind
-/// change.
+/// Checks the cluster, and the CustomResourceDefinition of one kind, during the
+/// watch of that kind.
 pub(super) struct Origin {
     namespaces: Api<Namespace>,
     definitions: Api<CustomResourceDefinition>,
@@ -76,8 +76,8 @@ pub(super) struct Origin {
     /// The UID of the kind's CustomResourceDefinition at the time of the last
     /// listing.
     listed: Option<String>,
-    /// Whether the loop must not remove entries before the next check of the
-    /// cluster has a result.
+    /// Whether the loop must wait for the next check of the cluster before it
+    /// removes entries.
     owed: bool,
     /// The time of the next check of the cluster, if a check is planned.
     due: Option<Instant>,
@@ -112,8 +112,8 @@ impl Origin {
         self.due.get_or_insert_with(|| Instant::now() + RECHECK);
     }
 
-    /// Checks the cluster and the definition if a step of the watch requires a
-    /// check.
+    /// Checks the cluster and the CustomResourceDefinition if a step of the
+    /// watch requires a check.
     pub(super) async fn before<'a, K: 'a>(
         &mut self,
         steps: impl Iterator<Item = &'a watcher::Result<watcher::Event<K>>> + Clone,
@@ -141,9 +141,9 @@ impl Origin {
         self.look(events).await
     }
 
-    /// Checks the cluster and the definition, and sends the result to the loop.
-    /// If the API server does not answer, sends a result only if removals wait
-    /// for the result.
+    /// Checks the cluster and the CustomResourceDefinition, and sends the
+    /// result to the loop. If the API server does not answer, sends a result
+    /// only if removals wait for this check.
     pub(super) async fn look(&mut self, events: &Sender<Event>) -> Look {
         let (cluster, definition) = tokio::join!(
             answer(self.namespaces.get_metadata_opt(CLUSTER)),
@@ -220,8 +220,8 @@ impl Origin {
         }
     }
 
-    /// Logs the reason why the agent cannot read the cluster or the definition,
-    /// once for each reason.
+    /// Logs the reason why the agent cannot read the cluster or the
+    /// CustomResourceDefinition, once for each reason.
     fn say(&mut self, cluster: &Answer<String>, definition: &Answer<Definition>) {
         let message = match (cluster, definition) {
             (Answer::None(why), _) | (_, Answer::None(why)) => Some(format!(

@@ -93,8 +93,8 @@ pub fn watch(events: &Sender<Event>) {
                 next.due = Instant::now() + next.longest;
             }
             Err(_) => {
-                // The loop's own reading of the table fails too, and the loop
-                // reports the error of that reading.
+                // This thread logs no error: the loop then fails to read the
+                // table too, and reports its own error.
                 if events.send(Event::Unread).is_err() {
                     return;
                 }

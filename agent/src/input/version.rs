@@ -2,12 +2,12 @@
 //!
 //! `kube::runtime::watcher` does not return the resourceVersion of its
 //! listings. To learn the resourceVersion, the agent lists one object of the
-//! same kind *before* each listing, and waits for the answer. The request and
-//! the listing both ask for the most recent state, so the listing is at least
-//! as new as the answer to the request. So even if etcd is restored, the agent
-//! never takes a listing for newer than it is. A request after the listing
-//! would be unsafe: between the two, a restored etcd may reach a
-//! resourceVersion that is higher than the listing's.
+//! same kind *before* each listing, and waits for the answer. Both requests ask
+//! for the most recent state, so the listing is at least as new as the first
+//! answer. Even if etcd is restored, the agent therefore never overestimates
+//! how new a listing is. A request after the listing would be unsafe: by then,
+//! a restored etcd may have a resourceVersion that is higher than the
+//! listing's.
 
 use std::fmt::Debug;
 

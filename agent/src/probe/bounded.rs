@@ -14,9 +14,9 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The maximum number of bytes that a server can send over a connection.
-/// Headers and the part of a body that a check reads fit, together with the
-/// overhead of TLS and HTTP/2.
+/// The maximum number of bytes that a server can send over a connection. The
+/// limit has room for the headers, for the part of a body that a check reads,
+/// and for the overhead of TLS and HTTP/2.
 const MOST: usize = 256 << 10;
 
 /// The error of a connection over which the server sent more than [`MOST`]

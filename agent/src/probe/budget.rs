@@ -25,7 +25,8 @@ impl Budget {
     }
 }
 
-/// Rates are divided as integers. One probe per second becomes this integer.
+/// [`fair_limit`] divides only integers. So a rate of one probe per second is
+/// represented by this integer.
 const UNITS: f64 = 1e6;
 
 /// Divides `room` probes per second among `demands` fairly

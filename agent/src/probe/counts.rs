@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-/// The number of the lateness histogram's buckets between two consecutive
-/// powers of two, in microseconds.
+/// The number of buckets in each range of the lateness histogram. A range goes
+/// from one power of two to the next, in microseconds.
 const PARTS: u64 = 4;
 const BUCKETS: usize = 40 * PARTS as usize;
 
@@ -44,7 +44,7 @@ impl Counts {
     }
 
     /// Returns a quantile of the probes' lateness, such as the median if `part`
-    /// is 0.5. The result may be too high by up to a quarter. A target's first
+    /// is 0.5. The returned time may be up to 25 % too long. A target's first
     /// probe does not count, because it has no fixed due time.
     pub fn lateness(&self, part: f64) -> Duration {
         let counts: Vec<_> = self.lateness.iter().map(|one| one.load(Relaxed)).collect();
@@ -64,8 +64,8 @@ impl Counts {
         Duration::from_micros(self.longest.load(Relaxed))
     }
 
-    /// Resets all counts and the greatest lateness to 0. A benchmark thus
-    /// leaves out the probes of its start.
+    /// Resets all counts and the greatest lateness to 0. A benchmark calls this
+    /// function after its start, so the probes during the start do not count.
     pub fn reset(&self) {
         for count in self.lateness.iter().chain([&self.probes, &self.voids]) {
             count.store(0, Relaxed);

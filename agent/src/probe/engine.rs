@@ -77,9 +77,9 @@ pub fn start(
     thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || {
-            // A wakeup of the future of `block_on` interrupts tokio's wait,
-            // which costs two system calls. A wakeup of a spawned task costs
-            // none, so the engine runs in a spawned task.
+            // Waking the future of `block_on` interrupts tokio's wait, and so
+            // costs two system calls. Waking a spawned task costs no system
+            // call, so the engine runs in a spawned task.
             let ended = runtime.block_on(async { tokio::spawn(engine.run(orders)).await });
             if let Err(panic) = ended {
                 resume_unwind(panic.into_panic());
@@ -260,9 +260,10 @@ impl Engine {
     }
 
     /// Returns the prepared requests or queries of a target's check. All
-    /// targets with the same check share them. They are prepared at a target's
-    /// first probe, because reading certificates can take a while and first
-    /// probes keep to the pace of the target's namespace.
+    /// targets with the same check share the prepared data. Preparation can
+    /// take a while, for example if certificates must be read. So the data is
+    /// prepared only at a target's first probe: the namespace's pace limits
+    /// first probes.
     fn prepared(&mut self, id: ProbeId) -> Arc<Prepared> {
         let watched = self.watched.get(&id).expect(WATCHED);
         if let Some(prepared) = &watched.prepared {
@@ -278,8 +279,8 @@ impl Engine {
         if let Some(prepared) = self.prepared.get(check).and_then(Weak::upgrade) {
             return prepared;
         }
-        // Before the map must grow, drops the checks that no target and no
-        // probe in flight uses.
+        // Before the map grows, checks are dropped if no target and no probe in
+        // flight uses them.
         if self.prepared.len() == self.prepared.capacity() {
             self.prepared.retain(|_, known| known.strong_count() > 0);
         }
@@ -315,8 +316,8 @@ impl Engine {
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
         let late = now.saturating_duration_since(landed.deadline);
         let held_up = match landed.outcome {
-            // A stall of the thread cannot cause a success, so only a late end
-            // of the probe counts.
+            // A stall of the thread cannot cause a success. So a success is
+            // void only if the probe ended late.
             Outcome::Verdict(Verdict::Success) => late,
             _ => late.max(self.stood_still - landed.stood_still),
         };
@@ -361,9 +362,9 @@ impl Engine {
 
 const WATCHED: &str = "every scheduled target is watched";
 
-/// A timer for the thread's next wake. If a new timer fires before all other
-/// timers, setting it interrupts tokio's wait, which costs two system calls. To
-/// avoid these calls, the alarm also sets a timer for the wake after the next.
+/// A timer for the thread's next wake. A new timer interrupts tokio's wait if
+/// it fires before all other timers. The interruption costs two system calls.
+/// To avoid this cost, the alarm also sets a timer for the second-next wake.
 struct Alarm([Pin<Box<Sleep>>; 2]);
 
 impl Alarm {

@@ -43,8 +43,8 @@ pub(super) enum Unheard {
 /// Tests the firewall with raw SYNs. Without the capability `CAP_NET_RAW` the
 /// test finds no problem.
 pub(super) struct Firewall {
-    /// The addresses to which the firewall let a SYN through, each with the
-    /// kind of failure that the test was for.
+    /// The addresses to which the firewall recently let a SYN through. Each
+    /// comes with the server's failure that caused the test.
     let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,

@@ -32,8 +32,8 @@ pub(super) async fn said_within(timeout: Duration, probe: Probe, address: Socket
     result(timeout, probe, address, true).await
 }
 
-/// Probes a server once, and returns the result in words without any text of
-/// the server.
+/// Probes a server once, and returns the result in words, without any text that
+/// the server sent.
 pub(super) async fn said_unquoted(probe: Probe, address: SocketAddr) -> String {
     result(PATIENCE, probe, address, false).await
 }

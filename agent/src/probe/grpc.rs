@@ -125,8 +125,8 @@ fn failed(error: &(dyn Error + 'static)) -> Failed {
         }
         match cause.source() {
             Some(source) => cause = source,
-            // The error may contain the text of a GOAWAY frame, which the
-            // server chooses (RFC 9113, section 6.8).
+            // The error may quote a GOAWAY frame, and the server chooses the
+            // text of this frame (RFC 9113, section 6.8).
             None => {
                 return Failed::Answer(Words::quoting(
                     "the answer is not gRPC",

@@ -26,7 +26,7 @@ use super::{
     worker::Share,
 };
 
-/// The number of bytes at the start of a body that are searched for a literal
+/// A probe searches this many bytes, from the start of a body, for a literal
 /// text.
 const MOST_BODY: usize = 64 << 10;
 /// The maximum size in bytes of the headers of an answer. The probe fails if
@@ -260,8 +260,8 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // hyper also has a method that recognizes this error, but only in builds
-    // with its server part.
+    // hyper has a method that recognizes this error, but only if hyper's
+    // feature `server` is on.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

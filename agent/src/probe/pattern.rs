@@ -10,7 +10,7 @@ use super::{
     worker::{Share, Work},
 };
 
-/// The number of bytes at the start of a text that are matched.
+/// A pattern is matched against this many bytes, from the start of a text.
 pub(super) const MOST_TEXT: usize = 16 << 10;
 
 /// A regular expression, which is compiled before its first match.
@@ -33,8 +33,8 @@ impl Pattern {
         &self.text
     }
 
-    /// Returns whether the pattern matches a text. The worker compiles and
-    /// matches.
+    /// Returns whether the pattern matches a text. The worker compiles the
+    /// pattern and matches the text.
     ///
     /// # Errors
     /// Returns a failure of this host if the regular expression cannot be

@@ -11,16 +11,17 @@
 //! share, the probes of other namespaces do not begin later. The schedule
 //! limits each namespace in two ways:
 //!
-//! - Rate: a namespace begins probes at most at its share of the total rate,
-//!   and at most at twice the average rate of its targets.
+//! - Rate: a namespace begins probes no faster than its share of the total
+//!   rate, and no faster than twice the average rate of its targets.
 //! - Places: each probe in flight takes one of a limited number of places, for
-//!   up to a minute. A namespace never takes a place that another namespace's
-//!   targets could need, because that place might become free too late. If the
-//!   other namespaces have few targets, the namespace may use more places. An
-//!   eighth of the places is a reserve that is never shared out. When a
-//!   namespace's share has grown, the namespace uses the reserve until probes
-//!   of other namespaces end. A namespace never takes more than half of the
-//!   places left in the reserve.
+//!   up to a minute. If a namespace took a place that another namespace's
+//!   targets need, the place might become free too late. So a namespace never
+//!   takes such a place. If the other namespaces have few targets, the
+//!   namespace may use more places. An eighth of the places is a reserve, and
+//!   no namespace's share contains places of the reserve. When a namespace's
+//!   share grows, probes of other namespaces may still hold the added places.
+//!   Until these probes end, the namespace uses the reserve. A namespace never
+//!   takes more than half of the places left in the reserve.
 
 mod grid;
 mod pace;
@@ -46,15 +47,16 @@ use crate::event::probed::ProbeId;
 const SHORTEST: Duration = Duration::from_millis(1);
 /// The random delay of a probe is at most the period divided by this number.
 const JITTER: u32 = 50;
-/// One in this many places is a reserve that is not shared out.
+/// The reserve is the total number of places, divided by this number.
 const RESERVED: usize = 8;
-/// After a time in which no probe could begin, all namespaces together begin
-/// probes at this many times their average rate. Each single namespace begins
-/// probes at most at twice its average rate. So at other times, the limit of
-/// all namespaces together makes no namespace wait.
+/// The limit for all namespaces together is this many times their average rate.
+/// Probes can thus catch up after a time in which no probe could begin. Each
+/// single namespace begins probes at most at twice its average rate. So no
+/// namespace normally waits because of the limit for all namespaces.
 const CATCH_UP: f64 = 4.0;
-/// The total rate is at least this many probes per second for each namespace,
-/// so namespaces with few targets do not wait for each other.
+/// The limit for all namespaces together is at least this many probes per
+/// second, times the number of namespaces. So namespaces with few targets do
+/// not wait for each other.
 const PER_NAMESPACE: f64 = 100.0;
 
 /// The targets that are probed, each with the time of its next probe.
@@ -62,8 +64,8 @@ const PER_NAMESPACE: f64 = 100.0;
 pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
     shares: HashMap<Arc<str>, Share>,
-    /// The namespaces with a waiting target and a place left in their share.
-    /// Each has the time from which its next probe may begin.
+    /// The namespaces that have a waiting target and have not used up their
+    /// places. Each comes with the time from which its next probe may begin.
     ready: BTreeSet<(Duration, Arc<str>)>,
     grids: BTreeMap<Duration, Grid>,
     pace: Pace,
@@ -75,7 +77,7 @@ pub(super) struct Schedule {
     most_of_one: usize,
     /// Whether targets have changed since the shares were computed.
     are_shares_old: bool,
-    /// Whether the result of [`Schedule::late`] may have changed since the last
+    /// Whether [`Schedule::late`] may return another result than at the last
     /// call of [`Schedule::take_is_late_new`].
     is_late_new: bool,
     random: fastrand::Rng,
@@ -143,8 +145,8 @@ impl Schedule {
 
     /// Adds a target to the share of a namespace. The target is probed once per
     /// period, starting soon. If a namespace gets many targets at once, at most
-    /// 20 ms pass from one first probe to the next. For a short period, less
-    /// time passes.
+    /// 20 ms pass from one first probe to the next. If the targets have a short
+    /// period, less time passes.
     pub(super) fn insert(
         &mut self,
         id: ProbeId,
@@ -245,12 +247,12 @@ impl Schedule {
         share.in_flight -= 1;
         if ended.is_orphan {
             share.orphans -= 1;
-            // If no namespace's places are limited, fewer probes in flight
-            // change no share.
+            // If the places of namespaces are not limited, the end of a probe
+            // changes no share.
             self.are_shares_old |= share.is_empty() || self.most_of_one != usize::MAX;
         }
-        // If the probe's target was removed, its id may belong to a new target,
-        // even in another namespace.
+        // If the target was removed during the probe, a new target may have the
+        // same id. The new target may even be in another namespace.
         if let Some(key) = self.keys.get_mut(&flight.id) {
             key.due = key.due.max(now);
             let waiting = (key.due, flight.id);
@@ -301,8 +303,8 @@ impl Schedule {
         std::mem::take(&mut self.is_late_new)
     }
 
-    /// Works as [`Schedule::take_is_late_new`], but the next call returns the
-    /// same result.
+    /// Returns the same as [`Schedule::take_is_late_new`], but does not reset
+    /// the result to false.
     pub(super) fn is_late_new(&self) -> bool {
         self.is_late_new
     }
@@ -314,9 +316,9 @@ impl Schedule {
         ready.find(|(_, namespace)| self.has_place(namespace))
     }
 
-    /// Returns the namespace whose probe begins at `now`. Of the namespaces
-    /// that may begin a probe, it is the one whose probes are least ahead of
-    /// its rate.
+    /// Returns the namespace whose probe begins at `now`. If several namespaces
+    /// may begin a probe, returns the one that is least ahead of its rate
+    /// ([`Pace::ahead`]).
     fn next_namespace(&self, now: Duration) -> Option<&Arc<str>> {
         let ready = self.ready.iter().take_while(|(at, _)| *at <= now);
         let next = ready

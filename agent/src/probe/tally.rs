@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::event::probed::Tally;
 
-/// Flapping is detected from this number of latest probe results.
+/// The number of latest probe results that decide whether a target is flapping.
 const WINDOW: u32 = 20;
 /// A target counts as flapping if its latest results change at least this many
 /// times between success and failure.
@@ -39,10 +39,10 @@ pub struct Results {
 }
 
 impl Results {
-    /// Creates the record of a target without results. The tally counts
-    /// consecutive successes up to one threshold, and consecutive failures up
-    /// to the other. Beyond the threshold, another equal result does not change
-    /// the tally.
+    /// Creates the results of a target that was not probed yet. The tally
+    /// counts consecutive successes up to `success_threshold`, and consecutive
+    /// failures up to `failure_threshold`. Further successes or failures do not
+    /// increase these counts.
     pub fn new(success_threshold: u32, failure_threshold: u32) -> Self {
         Self {
             most_successes: success_threshold,
@@ -70,9 +70,10 @@ impl Results {
                 self.tally.failures = 0;
             }
             Verdict::Failure(why) => {
-                // A server may fail each time for a different reason. To avoid
-                // an event for each failure above the threshold, such a reason
-                // counts only when it occurs twice in a row.
+                // A server may fail each time for a different reason. Each new
+                // reason would then cause an event. So after `most_failures`
+                // failures, a new reason is reported only if it occurs twice in
+                // a row.
                 if self.tally.failures < self.most_failures
                     || self.other_words.as_ref() == Some(&why)
                 {

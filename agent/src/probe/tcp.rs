@@ -13,7 +13,7 @@ use super::{
     trouble::Failed,
 };
 
-/// The number of bytes at the start of an answer that are searched for the
+/// A probe searches this many bytes, from the start of an answer, for the
 /// expected text.
 const MOST: usize = 64 << 10;
 

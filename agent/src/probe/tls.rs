@@ -26,7 +26,7 @@ use super::{
 pub(super) struct Tls {
     connector: TlsConnector,
     name: Option<ServerName<'static>>,
-    /// Verifies the servers' certificates, or `None` if the check switches
+    /// Verifies the servers' certificates. `None` if the check switches
     /// verification off.
     verifier: Option<Arc<WebPkiServerVerifier>>,
 }
@@ -132,7 +132,8 @@ fn verify(
 /// The handshake proves that the server has the key of its own certificate.
 #[derive(Debug)]
 struct Handshake {
-    /// Verifies the proof, or `None` if the check switches verification off.
+    /// Verifies the proof that the server has the key. `None` if the check
+    /// switches verification off.
     verifier: Option<Arc<WebPkiServerVerifier>>,
     schemes: Vec<SignatureScheme>,
 }

@@ -57,7 +57,7 @@ impl Failed {
             Errno::ENETUNREACH => Self::Silence("network unreachable".to_owned()),
             Errno::ETIMEDOUT => Self::Silence("no answer".to_owned()),
             // The kernel returns EINVAL if the route has the type blackhole.
-            // With `Silence`, the caller checks the route.
+            // Because the result is `Silence`, the caller checks the route.
             Errno::EINVAL => Self::Silence("invalid argument".to_owned()),
             other => Self::answer(other.desc().to_lowercase()),
         }

@@ -100,17 +100,17 @@ pub struct Observed {
     pub trouble: Option<Trouble>,
     /// The removals that are held until they are allowed.
     pub removals_held: Vec<Op>,
-    /// The wanted table, with the object that wants each entry.
+    /// The wanted table, with the object that each entry was made for.
     pub wishes: Arc<Desired>,
     /// One exception for each object that this build of the agent cannot read.
     pub unreadable: Vec<DirectorException>,
     /// The results of the health checks.
     pub health: Arc<HealthReport>,
-    /// The reason why removals are held, if there is a reason other than their
-    /// number.
+    /// The reason why removals are held. `None` if removals are held only
+    /// because there are too many, or if no removal is held.
     pub hold: Option<Hold>,
-    /// The reason why the group's permission for removals is not believed, if
-    /// there is one.
+    /// The reason why the agent ignores the group's permission for removals, if
+    /// it ignores the permission.
     pub doubt: Option<Doubt>,
     /// The reason why the checkpoint cannot be written, if there is one.
     pub checkpoint_trouble: Option<String>,
@@ -134,9 +134,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let held = &observed.removals_held;
         exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
         // If the journal or the interfaces cannot be used, a wanted entry may
-        // be missing without an exception. The status then keeps its earlier
-        // `used`, so the controller does not count the entry's service as
-        // programmed.
+        // be missing without an exception. So `used` then keeps its value from
+        // the previous status. The controller therefore does not count the
+        // entry's service as programmed.
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
@@ -252,8 +252,8 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    // A failed entry that no object wants any longer has no exception, but the
-    // condition must still report the failure.
+    // If no object wants a failed entry any longer, the status has no exception
+    // for the entry. But the condition must still report the failure.
     let mut failures = observed
         .outcome
         .iter()
@@ -332,9 +332,9 @@ fn exceptions_of(outcome: &Outcome, held: &[Op], wishes: &Desired) -> Vec<Direct
             exceptions.push(exception(service, server, reason, &left(key, *destination)));
         }
     }
-    // If the removal of a server is held, the server is still in the kernel's
-    // service. The service differs from the wanted service, so it gets an
-    // exception.
+    // If the removal of a server is held, the kernel's service still has the
+    // server. The kernel's service then differs from the wanted service. So the
+    // VirtualService gets an exception.
     for op in held {
         if op.destination().is_some()
             && let Some(service) = wishes.services.get(&op.service())
@@ -365,8 +365,8 @@ fn left(service: &ServiceKey, destination: Option<DestinationKey>) -> String {
     )
 }
 
-/// Returns one log line for each unusual condition of this host that is not a
-/// failure.
+/// Returns one log line for each unusual finding about this host or its IPVS
+/// table. Failures are not included.
 pub fn oddities(
     outcome: &Outcome,
     held: &[Op],

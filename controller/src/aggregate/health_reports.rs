@@ -12,12 +12,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{DirectorView, Group};
 use crate::{history::Positions, need::Need};
 
-/// The directors that find a server unhealthy, and their reports.
+/// The directors that find a server unhealthy, each with its report about the
+/// server.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The health reports of one group, by service. If a report leaves out entries
-/// of a namespace, it says nothing about services and servers of the namespace
-/// that it does not name.
+/// The health reports of one group, by service. A report may leave out entries
+/// of a namespace. The health of services and servers of the namespace that the
+/// report does not name is then unknown.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
@@ -31,17 +32,17 @@ pub(super) struct HealthReports<'a> {
     leaving_out: Vec<(&'a DirectorView<'a>, &'a DirectorHealth)>,
 }
 
-/// The health of one server of one service, as all live directors together
-/// report it.
+/// The health of one server of one service, according to the reports of all
+/// live directors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Known {
-    /// At least one director has the server, and no director reports it
-    /// unhealthy.
+    /// At least one director has the server in its table, and no director
+    /// reports the server unhealthy.
     Healthy,
     /// At least one director reports the server unhealthy.
     Unhealthy,
-    /// The server's health is unknown: no director has the server yet, or a
-    /// director left servers out of its report.
+    /// The server's health is unknown: no director has the server in its table
+    /// yet, or a director left servers out of its report.
     Nothing,
 }
 
@@ -74,8 +75,8 @@ impl<'a> HealthReports<'a> {
             .map(|(director, _)| director.name)
     }
 
-    /// Returns the directors whose reports do not name all below-minimum
-    /// services of a namespace.
+    /// Returns the directors whose lists of services below the minimum leave
+    /// out services of a namespace.
     fn leaving_services_out(&self, namespace: &str) -> impl Iterator<Item = &'a DirectorView<'a>> {
         let leaving_out = self.leaving_out.iter();
         leaving_out
@@ -203,14 +204,15 @@ pub(super) fn below_minimum(
         (true, _) => None,
         (false, 0) => Some(condition::none_healthy(names, generation)),
         // A director reports every service that is below its minimum of healthy
-        // servers, unless the first probe results of the service are
-        // outstanding.
+        // servers, except while it waits for the service's first probe results.
+        // So these directors wait for the first probe results.
         (false, _) => Some(condition::first_results(names, generation)),
     }
 }
 
-/// Whether `healthy` of `total` servers are enough for the service, even if the
-/// service had too few healthy servers before.
+/// Whether `healthy` of `total` servers are certainly enough for the service.
+/// After a service had too few healthy servers, it may need more than its
+/// minimum.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)

@@ -29,16 +29,16 @@ pub(super) struct ServiceView<'a> {
     pub(super) group: &'a Group<'a>,
 }
 
-/// The reports of the group's live directors about one service. A director that
-/// is in none of the lists counts as programmed.
+/// The reports of the group's live directors about one service. A director
+/// counts as programmed only if it is in none of the lists.
 #[derive(Default)]
 struct Answers<'a> {
     failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
     /// The directors that cannot program any service, each with the reason.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
-    /// The directors whose reports leave out exceptions of the service's
-    /// namespace and do not name the service.
+    /// The directors whose reports do not name the service, but leave out
+    /// exceptions of the service's namespace.
     silent: Vec<&'a DirectorView<'a>>,
     programmed: usize,
 }
@@ -217,8 +217,9 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // A director that failed to take the VIP reports an exception, and the
-    // director here reports none. So its report leaves out a VIP that it holds.
+    // If the report of `to_hold` leaves out VIPs, this VIP is one of them: a
+    // director that fails to take a VIP reports an exception, and `to_hold`
+    // reports none.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }

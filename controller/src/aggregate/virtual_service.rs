@@ -68,7 +68,7 @@ fn accepted(
             condition::accepted_without_group(&service.group, generation)
         }
         (None, Some(_)) => condition::accepted(generation),
-        // Every object is accepted or rejected, except between a change and the
+        // After a change, an object is neither accepted nor rejected until the
         // next [`crate::world::World::resolve`].
         (None, None) => condition::pending(kind::ACCEPTED, generation),
     }

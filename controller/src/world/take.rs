@@ -160,8 +160,8 @@ impl World {
     }
 
     /// Resolves the objects before `event` is applied, if `event` could undo a
-    /// change that is not resolved yet. An object that changes twice may end as
-    /// it began, although directors may have used the state in between. So an
+    /// change that is not resolved yet. The second change of an object can undo
+    /// the first, although directors may have used the state in between. So an
     /// object's first change is resolved before its second change. A new
     /// listing counts as a change of every object of its kind.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {

@@ -1,6 +1,7 @@
-//! Property: in any order of steps, the condition `Programmed` is True only if
-//! every live director has used the state that the object needs. When all
-//! events and reports have arrived, `Programmed` is True.
+//! Property: in any order of steps, the condition `Programmed` of a
+//! VirtualService is True only if every live director has used the state that
+//! the VirtualService needs. When all events and reports have arrived,
+//! `Programmed` is True.
 //!
 //! The model contains the API server's true history of each kind. A controller
 //! and directors follow each kind at their own pace, and reports arrive late.
@@ -117,9 +118,9 @@ fn tells_the_truth(mut model: Model, steps: &[Step]) -> Result<(), TestCaseError
     Ok(())
 }
 
-/// A server is created, appears in a listing, and is removed by the next event.
-/// A director that has used the listed state, but not the next event, has the
-/// server.
+/// A listing shows a new server, and the next event removes the server from its
+/// service. A director that has used only the listing still has the server in
+/// the service.
 #[test]
 fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     let controller = DIRECTORS;

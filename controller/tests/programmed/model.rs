@@ -27,8 +27,8 @@ const SERVICES: usize = 0;
 const SERVERS: usize = 1;
 const GROUPS: usize = 2;
 
-/// One step of a test case. In `observer`, a director has its own number, and
-/// the controller has the number after the last director.
+/// One step of a test case. `observer` is the index of a director. The index
+/// after the last director stands for the controller.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     MakeService {
@@ -98,7 +98,7 @@ pub(crate) enum Step {
 /// The objects of one kind at one time.
 type State = BTreeMap<String, Value>;
 
-/// A director's report, and the true states behind the report.
+/// A director's report, and the true states that its round used.
 #[derive(Clone)]
 struct Report {
     director: Value,

@@ -18,9 +18,9 @@ pub struct Availability {
     /// What to do with a real server that fails its health check. Quiesce: the
     /// server's weight becomes 0, so the server keeps its connections and gets
     /// no new ones. Remove: the server is removed from the service, which cuts
-    /// its connections. The default is Remove with vip.protocol UDP,
-    /// onePacketScheduling, persistence or scheduler dh, where weight 0 would
-    /// not move a server's clients. In all other cases the default is Quiesce.
+    /// its connections. The default is Remove if weight 0 would not move a
+    /// server's clients: with vip.protocol UDP, onePacketScheduling,
+    /// persistence or scheduler dh. In all other cases the default is Quiesce.
     /// Schedulers sh and mh always quiesce and do not allow Remove, because
     /// removing a server would move the clients of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

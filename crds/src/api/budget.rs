@@ -6,9 +6,9 @@ use super::rule;
 use crate::bounds;
 
 /// Limits on the work that the objects of the API cause on each director of a
-/// group. Beyond a budget, the newest objects are refused first. When a budget
-/// shrinks, a director keeps the services and servers that it already serves.
-/// Objects from a director's own files take part in no budget.
+/// group. If objects exceed a budget, the newest objects are refused. When a
+/// budget shrinks, a director keeps the services and servers that it already
+/// serves. Budgets do not apply to objects from a director's own files.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Budgets {
@@ -51,14 +51,14 @@ pub struct NamespaceBudget {
     pub destinations: i32,
     /// The maximum number of targets of the namespace's health checks, 0 to
     /// 10000000. A target is an address and port. If several different health
-    /// checks probe the same target, it counts once for each of them. Defaults
-    /// to 10000.
+    /// checks probe the same target, the target counts once for each check.
+    /// Defaults to 10000.
     #[serde(default = "probe_targets")]
     #[schemars(range(min = 0, max = bounds::DESTINATIONS))]
     pub probe_targets: i32,
     /// The maximum number of probes per second of the namespace's health
-    /// checks, 1 to 8000. A target with a periodSeconds of 5 makes a fifth of a
-    /// probe per second. Defaults to 2000.
+    /// checks, 1 to 8000. With periodSeconds 5, each target counts as a fifth
+    /// of a probe per second. Defaults to 2000.
     #[serde(default = "probes_per_second")]
     #[schemars(range(min = 1, max = bounds::PROBES_PER_SECOND))]
     pub probes_per_second: i32,

@@ -127,10 +127,10 @@ pub struct DirectorStatus {
     /// namespace may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vips_omitted_namespaces: Vec<String>,
-    /// The first 100 addresses of this director's interfaces, without addresses
-    /// that the agent added, loopback addresses and IPv6 link-local addresses.
-    /// The directors of the group refuse a real server with one of these
-    /// addresses if the server's forwarding method is DR or TUN.
+    /// The first 100 addresses of this director's interfaces. Addresses that
+    /// the agent added, loopback addresses and IPv6 link-local addresses are
+    /// left out. The directors of the group refuse a real server with one of
+    /// these addresses if the server's forwarding method is DR or TUN.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["address".to_owned()]))]
     pub addresses: Vec<HostAddress>,
@@ -227,13 +227,13 @@ pub struct DirectorHealth {
     /// in force for each of them.
     #[serde(default)]
     pub below_minimum: Vec<ServiceBelowMinimum>,
-    /// The number of services below their minimum that did not fit into this
-    /// status.
+    /// The number of services that are below their minimum and did not fit into
+    /// this status.
     #[serde(default)]
     pub below_minimum_omitted: i32,
-    /// The namespaces of the services below their minimum that did not fit into
-    /// this status. If belowMinimumOmitted is not 0 and this list is empty,
-    /// services of any namespace may be missing.
+    /// The namespaces of the services that are below their minimum and did not
+    /// fit into this status. If belowMinimumOmitted is not 0 and this list is
+    /// empty, services of any namespace may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub below_minimum_omitted_namespaces: Vec<String>,
 }
@@ -265,8 +265,8 @@ impl DirectorHealth {
         )
     }
 
-    /// Whether a namespace's services below their minimum may be missing from
-    /// this status.
+    /// Whether this status may omit services of a namespace that are below
+    /// their minimum.
     pub fn leaves_out_below_minimum_of(&self, namespace: &str) -> bool {
         leaves_out(
             self.below_minimum_omitted,
@@ -331,9 +331,9 @@ pub struct ServiceBelowMinimum {
     pub since: Time,
 }
 
-/// One digest for each kind of objects that the agent used. A digest is the XOR
-/// of one 128-bit hash for each object, in hexadecimal. The hash covers the
-/// object's uid, generation and labels.
+/// For each kind of object, the digest of the objects that the agent used. A
+/// digest is the XOR of one 128-bit hash for each object, in hexadecimal. The
+/// hash covers the object's uid, generation and labels.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorldDigests {

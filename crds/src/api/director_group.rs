@@ -155,8 +155,8 @@ pub enum OnConflict {
 
 /// How long the kernel remembers idle connections, in seconds, 1 to 2147483.
 /// The timeouts apply to all services on the director, including services of
-/// other programs. By default, a timeout has the value that the kernel had
-/// before a director changed the timeout.
+/// other programs. By default, a timeout keeps its value. If a director changed
+/// the timeout before, the director restores the earlier value.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
@@ -177,15 +177,16 @@ pub struct Timeouts {
     pub udp_seconds: Option<i32>,
 }
 
-/// Limits on how much a director removes at once. A director holds removals,
-/// and reports them in its condition RemovalsHeld, if they are too many: more
-/// than 10 services and more than a quarter of all services within a minute.
-/// The same limits apply to servers. A director holds every removal if one of
+/// Limits on how much a director removes at once. A director holds removals if
+/// they affect more than 10 services and more than a quarter of all services
+/// within a minute. The same limits apply to servers. The Director's condition
+/// RemovalsHeld reports held removals. A director holds every removal if one of
 /// ipvs-operator's custom resource definitions is deleted. A director also
-/// holds every removal if its API server belongs to another cluster than
-/// before. If objects are missing from a list, a director holds their removal
-/// in two cases: the director has already seen newer objects than the list, or
-/// more than half of its services or servers are missing.
+/// holds every removal if its API server now belongs to another cluster. If
+/// objects are missing from a list, a director holds their removal in two
+/// cases. In the first case, the director has already seen newer objects than
+/// the list. In the second case, more than half of its services or servers are
+/// missing.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {
@@ -200,12 +201,12 @@ pub struct Removals {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::interface_only_if_placed_there())]
 pub struct Addresses {
-    /// Where the directors put VIPs. Mode Interface puts VIPs on the interface
-    /// that the field interface names. By default, this is the interface whose
-    /// subnet contains the VIP. With mode Interface, a director takes a VIP
-    /// only if no other host on the segment answers for the VIP. Mode Dummy
-    /// puts VIPs on a device that the agent creates. A routing daemon announces
-    /// these VIPs, and no host answers ARP for them. With mode Manual, another
+    /// Where the directors put VIPs. Mode Interface puts each VIP on the
+    /// interface whose subnet contains the VIP. The field interface can name
+    /// another interface. With mode Interface, a director takes a VIP only if
+    /// no other host on the segment answers for the VIP. Mode Dummy puts VIPs
+    /// on a device that the agent creates. A routing daemon announces these
+    /// VIPs, and no host answers ARP for them. With mode Manual, another
     /// program adds the VIPs. Defaults to Interface.
     #[serde(default)]
     pub mode: AddressMode,
@@ -217,11 +218,10 @@ pub struct Addresses {
     #[x_kube(validation = rule::interface_name())]
     pub interface: Option<String>,
     /// The Director that holds the group's VIPs. With mode Dummy and no named
-    /// holder, every director of the group holds all VIPs. With every other
-    /// mode and no named holder, the number of directors decides. If the group
-    /// has only one director, that director holds the VIPs. If the group has
-    /// several directors, each director keeps the VIPs that it has and takes no
-    /// new VIPs.
+    /// holder, every director of the group holds all VIPs. With the other modes
+    /// and no named holder, a group's only director holds the VIPs. If the
+    /// group has several directors, each director keeps the VIPs that it has
+    /// and takes no new VIPs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::object_name())]

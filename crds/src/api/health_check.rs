@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::rule::health_check as rule;
 use crate::bounds;
 
-/// How the real servers of a service are checked, in the terms of Kubernetes'
-/// own probes. Exactly one of the six probes must be given. Directors send the
-/// probe to each server's own address, never to the VIP.
+/// How the real servers of a service are checked. The fields resemble those of
+/// Kubernetes' own probes. Exactly one of the six probes must be given.
+/// Directors send the probe to each server's own address, never to the VIP.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -115,8 +115,8 @@ pub struct HttpGetProbe {
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// A test of the body. The field contains applies to the first 64 KiB of
-    /// the body, and the field matches to the first 16 KiB. Without
+    /// A test of the body. With contains, the probe tests the first 64 KiB of
+    /// the body. With matches, the probe tests the first 16 KiB. Without
     /// expectedBody, the probe does not read the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
@@ -191,8 +191,8 @@ pub struct ExpectedBody {
     /// the body. To match the whole body, use ^ and $. The syntax is the common
     /// part of Rust's crate regex and Go's RE2: no look-around, no
     /// back-references, no \Q...\E, no repetition above 1000. The compiled
-    /// expression may have at most 16 KiB; [0-9] and [0-9A-Za-z_] need less of
-    /// this size than \d and \w.
+    /// expression may have at most 16 KiB. The compiled forms of [0-9] and
+    /// [0-9A-Za-z_] are smaller than those of \d and \w.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = bounds::PATTERN))]
     #[x_kube(validation = rule::pattern())]
@@ -205,9 +205,10 @@ pub struct ExpectedBody {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rule::trust())]
 pub struct ProbeTls {
-    /// The DNS name or IP address of the server in TLS. The probe asks for this
-    /// name (SNI), and the server's certificate must be valid for this name.
-    /// The default name is httpGet's host, or else the server's own address.
+    /// The name by which TLS identifies the server: a DNS name or an IP
+    /// address. The probe asks for this name (SNI), and the server's
+    /// certificate must be valid for this name. The default name is httpGet's
+    /// host, or else the server's own address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]

@@ -101,8 +101,8 @@ pub struct RealServerSpec {
     #[serde(default = "default_weight")]
     #[schemars(range(min = 0, max = u16::MAX))]
     pub weight: i32,
-    /// How packets reach the real server. If this field is set, nothing of the
-    /// service's forwarding applies to the server.
+    /// How packets reach the real server. If this field is set, the service's
+    /// forwarding does not apply to the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
     /// Limits on the number of the server's connections.
@@ -156,9 +156,9 @@ pub struct RealServerStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
-    /// The number of directors that check the server. A director counts if its
-    /// Lease is live and a service of the director's group has a health check
-    /// and uses the server.
+    /// The number of directors that check the server. A director with a live
+    /// Lease counts if a service of its group checks the server: the service
+    /// has a health check and uses the server.
     pub checking: i32,
     /// The number of directors on which the server is healthy for every service
     /// that checks the server.

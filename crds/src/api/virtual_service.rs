@@ -134,15 +134,15 @@ pub struct VirtualServiceSpec {
     /// firewallMark is immutable, like vip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall_mark: Option<FirewallMark>,
-    /// The scheduler that chooses the real server for each new connection, by
-    /// the kernel's name. A change of the scheduler does not move established
+    /// The kernel's name of the scheduler that chooses the real server for each
+    /// new connection. A change of the scheduler does not move established
     /// connections. Defaults to wlc.
     #[serde(default)]
     pub scheduler: Scheduler,
     /// Options of the sh and mh schedulers. By default, scheduler sh has the
     /// flag sh-fallback, and scheduler mh has the flag mh-fallback. An empty
-    /// list turns off this flag. Clients that the scheduler assigns to a server
-    /// of weight 0 are then refused.
+    /// list turns off this flag. Without this flag, clients that the scheduler
+    /// assigns to a server of weight 0 are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -274,8 +274,8 @@ pub enum IpFamily {
     IPv6,
 }
 
-/// The kernel's schedulers, by the names of their modules without the prefix
-/// ip_vs_.
+/// The kernel's schedulers. The name of a scheduler is the name of its module
+/// without the prefix ip_vs_.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]

@@ -51,8 +51,8 @@ pub(super) fn availability(
 /// connection, even with `expire_nodest_conn` (`ip_vs_in_hook` in
 /// `net/netfilter/ipvs/ip_vs_core.c`). With the schedulers sh and mh, a server
 /// is never removed. The tables of sh and mh depend on the order in which
-/// servers were added, so removing a server and adding it again would move the
-/// clients of other servers. A service with a firewall mark does not count as
+/// servers were added. If a server were removed and added again, the clients of
+/// other servers would move. A service with a firewall mark does not count as
 /// UDP, because the protocol of marked packets is not known.
 fn on_failure(
     raw: &api::Availability,

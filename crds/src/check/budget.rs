@@ -51,8 +51,8 @@ impl BudgetRule {
         self.named.iter().map(|(name, rule)| (&**name, *rule))
     }
 
-    /// Returns the path of the budget field `field` that applies to a
-    /// namespace. Messages show this path.
+    /// Returns the path, for messages, of the field `field` in the budget of a
+    /// namespace.
     pub(crate) fn path(&self, namespace: &str, field: &str) -> String {
         match self.named.contains_key(namespace) {
             true => format!("{field} of entry {namespace} in spec.budgets.namespaces"),

@@ -100,7 +100,8 @@ impl Grants {
         !self.marks.is_empty()
     }
 
-    /// Whether the group lists the addresses that servers may have.
+    /// Whether the group has a list of server addresses
+    /// (`spec.realServerAddresses`).
     pub(crate) fn names_servers(&self) -> bool {
         self.servers.is_some()
     }

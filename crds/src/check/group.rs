@@ -15,7 +15,8 @@ use crate::{
 pub struct CheckedGroup {
     /// The addresses and firewall marks that objects of the API may use.
     pub grants: Grants,
-    /// Limits on the work that the objects of the API cause on the directors.
+    /// The budgets, which limit the work that API objects cause on each
+    /// director.
     pub budgets: BudgetRule,
     /// Where the directors put the group's VIPs.
     pub addresses: AddressRule,
@@ -36,7 +37,7 @@ pub struct CheckedGroup {
 /// The sysctls that the directors of a group set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SysctlRule {
-    /// Which sysctls the directors set in addition to `overrides`.
+    /// Which sysctls the directors set although `overrides` does not name them.
     pub profile: SysctlProfile,
     /// The sysctls that the group sets, with names as sysctl(8) writes them.
     /// Each sysctl belongs to an interface or to IPVS, and no name leads to a
@@ -58,8 +59,8 @@ pub enum AddressRule {
     Manual,
 }
 
-/// How long the kernel remembers idle connections, in seconds. None means the
-/// kernel's own value, from before a director set the timeout.
+/// How long the kernel remembers idle connections, in seconds. A timeout of
+/// None means the value that the kernel had before a director set the timeout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TimeoutRule {
     /// The timeout of an established TCP connection.

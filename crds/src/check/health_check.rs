@@ -145,8 +145,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Checks a text field. An empty text is refused, because the checked form uses
-/// an empty text for an absent field.
+/// Checks a text field. Refuses an empty text, because an empty text in the
+/// checked form means that the field is absent.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

@@ -2,7 +2,8 @@
 //!
 //! Every rule in this module is about a single object. At admission, the schema
 //! and its CEL rules refuse the same specs as this module. A test compares the
-//! results of both. [`crate::resolve`] checks objects against each other.
+//! schema's results with this module's results. [`crate::resolve`] checks
+//! objects against each other.
 
 mod address;
 mod availability;
@@ -55,8 +56,8 @@ pub trait Checked: Sized + Clone + PartialEq {
         Ok(())
     }
 
-    /// Returns the DirectorGroup that an object names, even if its spec does
-    /// not parse. Returns None for kinds that belong to no group.
+    /// Returns the DirectorGroup that an object names, even if the object's
+    /// spec does not parse. Returns None for kinds that belong to no group.
     fn group(object: &Loose<Self::Object>) -> Option<String> {
         let _ = object;
         None
@@ -72,7 +73,7 @@ fn invalid(path: &str, what: impl fmt::Display) -> Rejection {
 }
 
 /// Checks a port. `otherwise` describes the port that applies if the field is
-/// left out. The error message offers this port.
+/// left out. The error message contains this description.
 fn port(path: &str, raw: i32, otherwise: &str) -> Result<u16, Rejection> {
     u16::try_from(raw)
         .ok()

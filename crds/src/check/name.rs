@@ -122,8 +122,8 @@ pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     ))
 }
 
-/// Checks the value of a label: it is empty, or follows the rules for the name
-/// in a label's key.
+/// Checks the value of a label. The value may be empty. Otherwise, it follows
+/// the same rules as the name in a label's key.
 pub(super) fn label_value(path: &str, value: &str) -> Result<(), Rejection> {
     if value.is_empty() || is_label_name(value) {
         return Ok(());

@@ -20,8 +20,8 @@ pub struct CheckedServer {
     /// How packets reach the server. With a `forwarding` of None, the service's
     /// forwarding applies to the server.
     pub forwarding: Option<ForwardingRule>,
-    /// From this number of connections on, the server gets no new connections;
-    /// 0 means no limit.
+    /// A server with this many connections gets no new connections; 0 means no
+    /// limit.
     pub upper_threshold: u32,
     /// Below this number of connections, a server that reached the upper
     /// threshold gets new connections again. 0 means three quarters of the

@@ -192,8 +192,8 @@ fn scheduler_flags(spec: &VirtualServiceSpec) -> Result<(bool, bool), Rejection>
 }
 
 /// One-packet scheduling is allowed with a firewall mark, as ipvsadm(8)
-/// documents. The kernel ignores the setting for packets that are not UDP
-/// (`ip_vs_schedule` in `net/netfilter/ipvs/ip_vs_core.c`).
+/// documents. The kernel ignores one-packet scheduling for packets that are not
+/// UDP (`ip_vs_schedule` in `net/netfilter/ipvs/ip_vs_core.c`).
 fn one_packet(spec: &VirtualServiceSpec, id: ServiceId) -> Result<(), Rejection> {
     if spec.one_packet_scheduling && !may_be_udp(id) {
         return Err(invalid(

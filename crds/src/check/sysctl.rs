@@ -65,8 +65,8 @@ fn is_for_a_group(name: &str) -> bool {
             let is_letter = |c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_');
             !name.is_empty() && name.bytes().all(is_letter)
         }
-        // In a sysctl's name, a dot of an interface's name is written as a
-        // slash.
+        // A sysctl's name contains the interface's name with slashes instead of
+        // dots, such as `eth0/100` for eth0.100.
         ["net", "ipv4", "conf", of, name] => {
             OF_IPV4.contains(&name) && is_interface(&of.replace('/', "."))
         }

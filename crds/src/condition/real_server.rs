@@ -11,12 +11,13 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// The health of one server over all of its services, from the reports of the
-/// live directors that check the server.
+/// The health of one server, combined over all services that use the server.
+/// All live directors that check the server report its health.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
-    /// The directors that do not report the server healthy, by name.
+    /// The name of each director that does not report the server healthy, with
+    /// the reason.
     others: BTreeMap<&'a str, Sight>,
     /// The reasons why the server is not healthy, each with the directors that
     /// report it.
@@ -29,8 +30,8 @@ pub struct ServerHealth<'a> {
 pub enum Sight {
     /// The director has not reported yet that it has the server.
     Waiting,
-    /// The director left unhealthy servers out of its report, and does not name
-    /// the server.
+    /// The director's report does not name the server, but the report omits
+    /// some unhealthy servers.
     LeftOut,
     /// The server is new to the director. No probe has succeeded yet, and fewer
     /// than `failureThreshold` probes have failed.

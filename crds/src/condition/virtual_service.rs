@@ -124,8 +124,8 @@ pub fn not_programmed(
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
-/// Programmed is False: the service is not accepted. With `in_force`, directors
-/// serve an earlier version of the service.
+/// Programmed is False: the service is not accepted. If `in_force` is true,
+/// directors serve an earlier version of the service.
 pub fn not_accepted_not_programmed(in_force: bool, generation: i64) -> Condition {
     let message = if in_force {
         "Not accepted as it is now; its last accepted version stays in force"
@@ -358,8 +358,8 @@ pub fn below_minimum(
     )
 }
 
-/// Ready is Unknown: some directors left services with too few healthy servers
-/// out of their status, because the status has no room.
+/// Ready is Unknown: the status of some directors has no room to name all
+/// services with too few healthy servers.
 pub fn more_below_minimum<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,

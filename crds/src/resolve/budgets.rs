@@ -1,9 +1,9 @@
 //! Finds the objects that a DirectorGroup's budgets leave out. Budgets leave
 //! out the newest objects.
 //!
-//! A server of a service is as old as the younger of two objects: the
-//! VirtualService and the RealServer. So a new object never displaces an older
-//! object.
+//! For the age of a server in a service, the later creation time counts: the
+//! VirtualService's or the RealServer's. So a new object never displaces an
+//! older object.
 
 use std::{
     collections::{BTreeMap, BinaryHeap, HashMap},
@@ -21,7 +21,8 @@ use crate::{
 /// order.
 pub(super) type Aged<'a> = (i64, &'a ObjectKey, (i64, &'a ObjectKey));
 
-/// The number of millionths in one probe.
+/// One probe, in millionths of a probe. Probe rates are in millionths of a
+/// probe per second.
 pub(super) const MICRO: u64 = 1_000_000;
 
 /// The budget that leaves a server out.
@@ -51,9 +52,8 @@ pub(super) struct Limit<'a> {
     pub(super) excess: Excess,
     /// How many destinations the namespace may have in all.
     pub(super) most: usize,
-    /// How many destinations the namespace may have besides the destinations of
-    /// its accepted services. Rejected services that a director still serves
-    /// use this room.
+    /// How many destinations a director may keep for rejected services that it
+    /// still serves. The destinations of accepted services do not count.
     room: usize,
     /// An upper bound of the number of targets of the health checks.
     targets: usize,
@@ -141,8 +141,8 @@ impl<'a> Group<'a, '_> {
     fn limits(&self, servers: &ServersByLabel<'a>) -> Vec<(&'a str, Limit<'a>)> {
         let total = self.budgets.total_destinations;
         let most = |namespace: &str| self.budgets.of(namespace).destinations;
-        // The index by label gives an upper bound of a service's number of
-        // servers. No server is matched with the selector.
+        // The index by label is fast, but its count may be too high: no server
+        // is matched with the selector.
         let mut wanted = self.demands(|candidate| {
             let all = servers.of(&candidate.key.namespace, &candidate.service.selector);
             all.len().min(self.budgets.servers_per_service)
@@ -216,8 +216,8 @@ impl<'a> Group<'a, '_> {
         selected.map(move |(key, stored)| candidate.aged(key, stored.created))
     }
 
-    /// Returns the newest server that a namespace gets if it gets its `given`
-    /// oldest servers.
+    /// Returns the newest of a namespace's `given` oldest servers, or None if
+    /// `given` is 0.
     fn newest(
         &self,
         namespace: &str,
@@ -233,7 +233,8 @@ impl<'a> Group<'a, '_> {
                 }
                 match oldest.peek_mut() {
                     Some(mut newest) if server < *newest => *newest = server,
-                    // The remaining servers of this service are even newer.
+                    // The servers are sorted by age, so the service's remaining
+                    // servers are newer than this server.
                     _ => break,
                 }
             }

@@ -54,9 +54,10 @@ impl Granted<'_> {
         Ok(extent)
     }
 
-    /// Returns whether the group lists the server's address, or a rejection if
-    /// the group does not grant the address. A server from a file needs no
-    /// grant.
+    /// Returns whether the group's `spec.realServerAddresses` grants the
+    /// server's address. Returns false if the group grants the address by
+    /// default, and a rejection if the group does not grant it. A server from a
+    /// file needs no grant, so the result is true.
     pub(super) fn judge_server(
         &self,
         key: &ObjectKey,
@@ -65,8 +66,9 @@ impl Granted<'_> {
     ) -> Result<bool, Rejection> {
         match (source, self.grants) {
             (Source::File, _) => Ok(true),
-            // A group that was never accepted grants nothing. The service then
-            // lacks a grant, too, and is rejected.
+            // A group that was never accepted grants nothing. The service is
+            // already rejected for this reason, so the server needs no
+            // rejection.
             (Source::Api, None) => Ok(false),
             (Source::Api, Some(grants)) => {
                 let extent = grants.server(&key.namespace, server.address);
@@ -150,9 +152,9 @@ impl Granted<'_> {
                 self.group,
                 self.command("realServerAddresses", &entry, true)
             ),
-            // The message offers no command here: the first entry of the list
-            // would replace the default grant, and so refuse all other
-            // addresses.
+            // The message offers no command. A first entry in the list would
+            // replace the default grant, so all other addresses would be
+            // refused.
             false => format!(
                 "{path}: {address} is {}, which no server may have unless \
                  spec.realServerAddresses of DirectorGroup {} lists it",
@@ -186,7 +188,8 @@ impl Granted<'_> {
     }
 }
 
-/// A name for an entry of a list of grants: a DNS label.
+/// Returns a name for a new grant of an address to a namespace. The name is a
+/// DNS label.
 fn entry_name(namespace: &str, address: IpAddr) -> String {
     let address = address.to_string().replace(['.', ':'], "-");
     format!("{}-{}", shortened(namespace), address.trim_matches('-'))

@@ -1,5 +1,5 @@
-//! Decides which of the servers that budgets leave out are named in the result,
-//! and which are only counted.
+//! Decides how the result reports the servers that budgets leave out. The
+//! result names some of these servers, and only counts the others.
 
 use std::collections::HashSet;
 

@@ -5,9 +5,9 @@
 //! budget can leave out a served object when the budget shrinks, or when an
 //! older object selects more servers. Objects that are created in the same
 //! second can also change their order, because creation times are whole
-//! seconds. If a director then also served the older objects, a namespace could
-//! use its budget many times over. So the older objects wait on that director
-//! until the left-out objects are gone.
+//! seconds. If a director served both the left-out objects and the older
+//! objects, a namespace could use its budget many times over. So the older
+//! objects wait on that director until the left-out objects are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +17,10 @@ use super::{
 };
 use crate::{Kind, ObjectKey, Objects, Rejection, Resolved, Service, condition::reason};
 
-/// Moves accepted services and servers to [`Resolved::waiting`] while
-/// `standing` objects beyond a budget use up the budget. Objects that the
-/// director already serves do not wait. The newest objects wait first.
+/// Moves accepted services and servers to [`Resolved::waiting`] while a budget
+/// has no room because the director still serves objects beyond the budget.
+/// Objects that the director already serves do not wait. The newest objects
+/// wait first.
 pub(super) fn wait<'a>(
     objects: &Objects,
     candidates: &[Candidate<'a>],
@@ -80,7 +81,8 @@ impl Room<'_> {
             0 => 0,
             _ => (accepted.len() + kept).saturating_sub(most),
         };
-        // Candidates come oldest first.
+        // `accepted` is sorted by age, oldest first. The newest services wait
+        // first.
         let new = accepted.iter().rev();
         let new = new.filter(|candidate| !self.standing.service(candidate.service.id));
         let waiting: Vec<_> = new.take(excess).collect();

@@ -1,5 +1,5 @@
-//! Tests health checks whose texts and lists have the maximum length or are
-//! longer.
+//! Tests the maximum lengths of the fields of a health check. A value of the
+//! maximum length is accepted, and a longer value is refused.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Tests that admission and [`crds::Store`] refuse the same objects. In these
 //! tests, the generated schema and its CEL rules take the place of the API
-//! server; the end-to-end tests send the same files to a real API server.
+//! server. The end-to-end tests send the same files to a real API server.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 

@@ -1,5 +1,5 @@
-//! Tests objects that pass admission one by one, but that [`resolve`] refuses
-//! together.
+//! Tests objects that admission accepts, but that [`resolve`] refuses because
+//! they do not fit each other.
 
 use std::{fs, path::Path};
 

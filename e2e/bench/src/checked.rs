@@ -132,7 +132,8 @@ impl Checked {
     pub(crate) fn events(self) -> Result<Vec<Event>> {
         let metadata = json!({"name": "default", "uid": "default", "generation": 1});
         let all = json!([{"name": "all", "cidrs": ["0.0.0.0/0"]}]);
-        // The servers need a grant, because they have loopback addresses.
+        // Servers may have loopback addresses only if `realServerAddresses`
+        // lists these addresses.
         let spec = json!({"addressPools": all, "realServerAddresses": all});
         let group = json!({"metadata": metadata, "spec": spec});
         let services = listing(self.virtual_services_objects())?;

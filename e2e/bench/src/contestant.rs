@@ -71,7 +71,7 @@ impl Contestant {
         let name = self.to_possible_value().expect("no contestant is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // With these settings, the process keeps the memory that it frees. The
+        // With these settings, glibc returns no freed memory to the kernel. The
         // measured round can then reuse the memory of the rehearsals (see
         // `ours`).
         command.env(
@@ -130,9 +130,8 @@ fn read(command: &mut Command) -> Result<Duration> {
 /// The round is first rehearsed with a simulated kernel. In user-mode Linux,
 /// the first access to a memory page costs a process about 50 us, hundreds of
 /// times more than on other kernels. Without rehearsals, the benchmark would
-/// measure only the cost of first accesses. The comparison with
-/// [`Contestant::Floor`] is fair, because its prebuilt messages are in memory
-/// before the load begins.
+/// measure only the cost of first accesses. [`Contestant::Floor`] also prepares
+/// its messages in memory before the load begins, so the comparison is fair.
 fn ours(size: Size, rehearsals: usize) -> Result<Duration> {
     let folder = scratch("journal")?;
     let desired = director::desired(size.wanted());

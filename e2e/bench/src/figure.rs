@@ -118,8 +118,8 @@ pub(crate) fn table(figures: &[Figure]) -> String {
         .collect()
 }
 
-/// Formats a number with three significant digits, or a whole number with all
-/// its digits.
+/// Formats a number with about three significant digits. A whole number keeps
+/// all its digits.
 fn shown(value: f64) -> String {
     let decimals = match value.abs() {
         _ if value.fract() == 0.0 => 0,

@@ -16,9 +16,9 @@ const TEXT: usize = 16 << 10;
 /// other processes may delay a match.
 const TIMES: u32 = 5;
 
-/// The name of a pattern, with two functions. The first function builds the
-/// pattern in a given size. The second function builds a text on which the
-/// pattern is slow.
+/// A pattern of the benchmark: its name and two functions. The first function
+/// builds the pattern in a given size. The second function builds a text on
+/// which the pattern is slow.
 type Candidate = (&'static str, fn(usize) -> String, fn() -> Vec<u8>);
 
 /// Patterns with slow matches. The automaton of each pattern is in many states

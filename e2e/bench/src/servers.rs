@@ -21,8 +21,8 @@ use nix::{
 
 /// The TCP port on which each probed server listens.
 pub(crate) const PORT: u16 = 20080;
-/// How many open files the process of the servers needs in addition to the
-/// listeners.
+/// The maximum number of files that the process of the servers has open, not
+/// counting one listener per server.
 const OTHER_FILES: u64 = 100;
 /// The value that identifies standard input in epoll events. A listener is
 /// identified by the number of its server.

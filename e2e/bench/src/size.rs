@@ -78,8 +78,8 @@ impl Size {
             .collect()
     }
 
-    /// Returns the kernel's table after the wanted table was loaded. The agent
-    /// owns every entry.
+    /// Returns the table that the kernel has when the wanted table is loaded.
+    /// The agent owns every entry.
     pub(crate) fn loaded(self) -> (ActualTable, Owned) {
         let (mut table, mut owned) = (ActualTable::new(), Owned::default());
         for (key, wanted) in self.wanted() {

@@ -1,7 +1,7 @@
 //! Measures how fast the agent changes the weight of a server that failed or
 //! returned. The time begins with the decisive probe result, and ends when the
-//! kernel acknowledges the new weight. All threads of the agent run. The
-//! benchmark reads a clock at both moments.
+//! kernel acknowledges the new weight. The benchmark reads a clock at the
+//! beginning and at the end of this time. All threads of the agent run.
 //!
 //! ```text
 //! prober ─▶ relay: clock ─▶ loop ─▶ the kernel's socket: clock
@@ -153,7 +153,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
     Ok(agent)
 }
 
-/// The address of the server that belongs to each probe id.
+/// The address of each probed server, by probe id.
 type Targets = Arc<Mutex<HashMap<ProbeId, IpAddr>>>;
 
 fn pass_on_orders(

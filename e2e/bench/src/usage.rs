@@ -34,7 +34,7 @@ pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
 }
 
 fn seconds(stat: &str) -> Result<f64> {
-    // The command's name, field 2, may contain any character, and field 3
+    // Field 2 is the command's name, which may contain any character. Field 3
     // follows the last `)`. The user time (utime) is field 14, and the system
     // time (stime) is field 15.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;

@@ -140,7 +140,7 @@ fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
-        // The client may have ended before the answer arrives, so an error is
+        // The client may already be gone, so an error in sending the answer is
         // ignored.
         let _ = answer(socket, &datagram[..length], from, shared);
     }
@@ -161,8 +161,8 @@ fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -
 }
 
 /// Builds a DNS answer to a query with one question (RFC 1035, section 4.1).
-/// The test server uses no DNS library, because the agent may use the same
-/// library. A test could then miss a mistake of the library.
+/// The test server uses no DNS library. If the agent and the test server used
+/// the same library, the tests could miss the library's bugs.
 fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const ANSWER_TO_RECURSION: u16 = 0x8180;

@@ -27,9 +27,9 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// The server answers this many further health requests with the chosen
-    /// behaviour, and all later requests correctly. `None` means that the
-    /// server keeps the chosen behaviour.
+    /// The number of health requests that the server still answers with the
+    /// chosen behaviour. The server answers all later health requests
+    /// correctly. `None` means that the server keeps the chosen behaviour.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }
@@ -93,8 +93,8 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state of the log is consistent after each operation, so the log's
-        // lock is safe to use even if poisoned.
+        // The state of the log stays consistent even if a thread panics while
+        // it holds the lock. A poisoned lock is therefore no problem.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

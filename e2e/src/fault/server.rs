@@ -156,8 +156,8 @@ fn answer(stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut lines = reader.by_ref().lines();
     let Some(request) = lines.next().transpose()? else {
-        // A missing request is not an error, because a TCP health check
-        // connects and closes without sending a request.
+        // A TCP health check opens and closes a connection without sending a
+        // request. A connection without a request is therefore not an error.
         return Ok(());
     };
     while lines

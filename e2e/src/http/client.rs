@@ -48,9 +48,8 @@ impl Client {
         self.host.enter(|| self.page(address, path))
     }
 
-    /// Sends `requests` requests, each over a new connection, and counts how
-    /// often each page is returned. A failed request counts under its error
-    /// instead of a page.
+    /// Sends `requests` requests, each over a new connection. Returns how often
+    /// each page arrived, and how often each kind of error occurred.
     ///
     /// # Panics
     /// Panics if the address is invalid.

@@ -75,8 +75,8 @@ fn answer(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         .is_some_and(|line| !line.is_empty())
     {}
     if request.is_empty() {
-        // A missing request is not an error, because a TCP health check
-        // connects and closes without sending a request.
+        // A TCP health check opens and closes a connection without sending a
+        // request. A connection without a request is therefore not an error.
         return Ok(());
     }
     shared.served.fetch_add(1, Ordering::Relaxed);

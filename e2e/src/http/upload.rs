@@ -16,8 +16,9 @@ use super::stream_byte;
 const TICK: Duration = Duration::from_millis(50);
 
 /// The size in bytes of the send buffer of an upload's socket. The send buffer
-/// is small, so nearly all sent bytes have also arrived at the server. The
-/// kernel doubles the requested buffer size (socket(7)).
+/// is small, so nearly all bytes that the client has written have already
+/// reached the server. The kernel doubles the requested buffer size
+/// (socket(7)).
 const SEND_BUFFER: usize = 8 << 10;
 
 /// An upload that runs until it fails or the caller ends it. Dropping an
@@ -74,8 +75,9 @@ impl Upload {
     /// Ends the upload and returns how many bytes the server received.
     ///
     /// # Errors
-    /// Returns an error if the upload was aborted, stalled for longer than the
-    /// client's timeout, or reached the server with a wrong byte.
+    /// Returns an error if the upload was aborted or stalled for longer than
+    /// the client's timeout. Also returns an error if the server received a
+    /// wrong byte.
     pub fn finish(mut self) -> io::Result<u64> {
         self.ended.store(true, Ordering::Relaxed);
         let writer = self

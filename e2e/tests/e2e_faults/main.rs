@@ -1,7 +1,7 @@
 //! Tests every case of the fault table. The case's health check must notice the
 //! fault, but not before the failure threshold is reached. The Director's
-//! message must be clear. The tests in `e2e_health` check that the agent needs
-//! no more failed probes than the threshold.
+//! message must be clear. The tests in `e2e_health` check that the agent reacts
+//! as soon as the threshold is reached.
 
 mod cases;
 mod scene;
@@ -30,9 +30,9 @@ use crate::{
 /// healthy.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// The number of further probes that may begin before the kernel has the new
-/// weight. The weight changes some time after the probe that decides the
-/// server's health, above all on a busy machine.
+/// At most this many probes may begin between the probe that decides a server's
+/// health and the change of the server's weight in the kernel. The weight
+/// changes some time after this probe, above all on a busy machine.
 const LATE: usize = 10;
 
 /// The result of one case of the fault table.
@@ -44,10 +44,10 @@ struct Line {
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// The number of probes that met the recovered server before the weight
-    /// changed back. The lower bound counts the probes that certainly met the
-    /// recovered server. The upper bound also counts the probes that may have
-    /// met it.
+    /// The number of probes that found the server recovered before its weight
+    /// changed back. The lower bound counts the probes that certainly found the
+    /// server recovered. The upper bound also counts the probes that may have
+    /// found the server recovered.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -144,15 +144,15 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
     }
 }
 
-/// A time shortly before and a time shortly after the change of a server. The
-/// change is the start or the end of the server's fault.
+/// Two times: shortly before and shortly after the test starts or ends a
+/// server's fault.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// Probes that began before this time also ended before the change of the
-    /// server. Probes that began later may have met the changed server.
+    /// Every probe that began before the time `unseen` met the server's old
+    /// behaviour. A later probe may have met the new behaviour.
     unseen: Instant,
-    /// Probes that began at or after this time certainly met the changed
-    /// server.
+    /// Every probe that began at or after the time `after` met the server's new
+    /// behaviour.
     after: Instant,
 }
 
@@ -177,8 +177,8 @@ fn in_turn(scene: &mut Scene, wire: &Wire, act: impl Fn(&mut Scene, usize)) -> V
 #[track_caller]
 fn wait_for_a_pause(wire: &Wire, scene: &Scene, index: usize) -> Instant {
     let to = scene.troubled[index].on_the_wire();
-    // If a case has a period of 1 s, its server answers every probe at once. If
-    // the period is longer, a probe may time out after 1 s.
+    // In a case with a period of 1 s, the server answers every probe at once.
+    // In a case with a longer period, a probe may time out after 1 s.
     let pause = match CASES[index].period {
         1 => 200..700,
         _ => 1100..1600,

@@ -1,6 +1,7 @@
-//! Tests the removal guard. A director keeps its services if the API server
-//! returns a valid but empty list, if the agent connects to another cluster, or
-//! if a CustomResourceDefinition is deleted.
+//! Tests the removal guard. A director must keep its services if the API server
+//! returns a valid but empty list. A director must also keep its services if
+//! the agent connects to another cluster, or if a CustomResourceDefinition is
+//! deleted.
 
 mod scene;
 mod small;

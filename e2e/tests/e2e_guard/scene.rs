@@ -190,8 +190,8 @@ impl Traffic {
         let before = self.rounds.load(Ordering::Relaxed);
         eventually("a round over all services", PATIENCE, || {
             match self.rounds.load(Ordering::Relaxed) {
-                // The client's current round does not count, because the round
-                // began before this call.
+                // The first round that ends may have begun before this call.
+                // The second round certainly began after this call.
                 rounds if rounds >= before + 2 => Ok(()),
                 rounds => Err(rounds - before),
             }

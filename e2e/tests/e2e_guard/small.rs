@@ -17,7 +17,7 @@ use e2e::{
 
 use crate::scene::{DIRECTOR, servers};
 
-/// How many services the tested tables have.
+/// Tests run with each of these numbers of services.
 const COUNTS: [usize; 3] = [1, 3, 10];
 
 /// A director with its own group and its own host.
@@ -269,9 +269,9 @@ fn clear(folder: &Path) {
 }
 
 /// Waits until a director's checkpoint records a folder of manifests that is
-/// not empty. The agent writes the checkpoint seconds after the table. If the
-/// agent is killed earlier, the next agent cannot notice that the folder was
-/// swapped.
+/// not empty. The agent writes the checkpoint seconds after it has programmed
+/// the kernel's table. If the agent is killed earlier, the next agent cannot
+/// notice that the folder was swapped.
 #[track_caller]
 fn wait_for_checkpoint(director: &str) {
     let path = state_dir(director).join("checkpoint.redb");
@@ -317,8 +317,8 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
             assert!(line.contains(words), "{line}");
             assert_eq!(found(director), (count, count * 2));
 
-            // This manifest equals the output of the command in
-            // docs/removal-guard.md.
+            // In docs/removal-guard.md, the command that releases removals
+            // writes this manifest.
             let until = in_an_hour(director);
             let group = format!(
                 "apiVersion: ipvs.dev/v1alpha1

@@ -1,5 +1,4 @@
-//! Tests that only the failure of a server causes failed requests or a change
-//! of a weight.
+//! Tests that no request fails and no weight changes unless a server fails.
 
 use std::{
     fs,
@@ -21,8 +20,9 @@ use e2e::{
 
 use crate::farm::{CHECK, Farm, VIP, service, wait_for_healthy};
 
-/// How many probes the test waits for after an event. `PROBES` is larger than
-/// the failure threshold, so a failure would be noticed by then.
+/// After each event, the test waits for this many probes. `PROBES` is larger
+/// than the failure threshold, so the agent would notice a failure within these
+/// probes.
 const PROBES: usize = 5;
 
 #[test]
@@ -58,8 +58,8 @@ fn not_one_request_fails_while_nothing_is_wrong_with_the_servers() {
     agent.resume();
     calm.expect("the agent was paused for 10 s");
 
-    // The new limit is three open files. The agent already has more open files,
-    // so it can open no further socket.
+    // The test limits the agent to three open files. The agent already has more
+    // open files, so it can open no further socket.
     limit_files(&agent, 3);
     wait_for("idir/director1", "ProbesWorking", "False");
     // The condition's message says why the probes do not count.

@@ -86,9 +86,9 @@ spec: {address: 192.168.2.200}
 ";
 
 /// Makes the first web server fail under traffic, and then brings the server
-/// back. While the server is down, its weight in the service `web` must be
-/// `out`. `None` means that the kernel must not have the server. Every service
-/// must have both web servers.
+/// back. The parameter `out` is the server's expected weight in the service
+/// `web` while the server is down. `None` means that the kernel must not have
+/// the server. Every service must have both web servers.
 fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u32>) {
     let _cluster = Cluster::start();
     let mut course = Course::nat();
@@ -122,7 +122,8 @@ fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u3
     let named = unhealthy.virtual_services.iter().map(ToString::to_string);
     assert_eq!(named.collect::<Vec<_>>(), of_services.collect::<Vec<_>>());
     // While the server is down, the Director's message may change from "no
-    // answer" to "no route". Each check therefore reads the message again.
+    // answer" to "no route". So `words` reads the Director's current message
+    // whenever it is called.
     let words = || match &*self::health().unhealthy {
         [unhealthy] => unhealthy.message.clone(),
         others => format!("expected one unhealthy server, not {others:?}"),

@@ -68,7 +68,7 @@ spec: {{address: {ip}, port: {port}, weight: {weight}}}
         (0..self.servers.len()).map(server).collect()
     }
 
-    /// Waits until each server of the farm has received `each` more probes.
+    /// Waits until each server has received `each` probes since this call.
     #[track_caller]
     pub(crate) fn wait_for_probes(&self, each: usize) {
         self.wait_for_probes_since(Instant::now(), each);
@@ -141,9 +141,8 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Asserts that requests failed only between the server's failure and the
-/// moment when the server was out of service. A failed request may have begun
-/// before this time, or ended after it.
+/// Asserts that every failed request overlaps the period from the server's
+/// failure until the server was out of service.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {
     let outside = |asked: &Asked| asked.at + asked.took < failed || asked.at > out;

@@ -1,5 +1,5 @@
 //! Tests agents that restart, some after a kill in the middle of a change. The
-//! new agent must still know the health of its servers. It must not write
+//! new agent must still know the health of its servers, and must not write
 //! entries that the kernel already has.
 
 use std::{

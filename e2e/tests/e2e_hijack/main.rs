@@ -1,5 +1,6 @@
-//! Tests that a service that would take the director's own traffic is refused
-//! with a helpful message. Open ssh sessions on the director must continue.
+//! Tests services that would take the director's own traffic. Each of these
+//! services must be refused with a helpful message. Open ssh sessions on the
+//! director must continue.
 
 mod api_server;
 

@@ -24,8 +24,8 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     let farm = Both::nat();
     let director = farm.director();
     let router = Host::new("router");
-    // Without forwarding, the router would tell its neighbors that it is a
-    // host. The director would then delete the route through the router.
+    // Without forwarding, the router would tell its neighbors that it is not a
+    // router. The director would then delete the route through the router.
     router.sysctl("net.ipv6.conf.all.forwarding", "1");
     farm.course
         .segment

@@ -65,8 +65,8 @@ fn nat_works_on_a_director_as_it_was_installed_and_the_rest_of_the_host_is_left_
         assert_ne!(said(name, "reason"), "", "{name} must have a reason");
     }
     let mut set = changed(&before, &director.sysctls("net"));
-    // The sysctls of conntrack and of the neighbor tables are left out, because
-    // counters among them change by themselves.
+    // The test leaves out the sysctls of conntrack and of the neighbor tables.
+    // Some of these sysctls are counters, which change by themselves.
     set.retain(|name| !name.contains("/netfilter/") && !name.contains("/neigh/"));
     assert_eq!(
         set,

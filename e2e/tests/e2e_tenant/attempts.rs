@@ -12,7 +12,8 @@ pub(crate) struct Attempt {
     /// The fields of the RealServer that the service selects. With `None`, the
     /// service selects no RealServer.
     server: Option<&'static str>,
-    /// If the API server must refuse the objects, a word of its error message.
+    /// A word that the API server's error message must contain. `None` means
+    /// that the API server accepts the objects.
     pub(crate) refused_by_the_api_server: Option<&'static str>,
     /// The condition that reports the refusal, the condition's reason, and a
     /// word of the condition's message.
@@ -309,8 +310,8 @@ pub(crate) fn flood() -> Vec<String> {
     objects.chunks(AT_ONCE).map(|part| part.concat()).collect()
 }
 
-/// Waits until the tenant's newest service is refused. Also waits until the
-/// tenant's first service reports servers beyond the budget.
+/// Waits until the tenant's newest service is refused, and the tenant's first
+/// service reports that it has too many servers.
 pub(crate) fn wait_until_the_flood_is_refused() {
     eventually("the flood to be beyond the budget", PATIENCE, || {
         let (newest, first) = (

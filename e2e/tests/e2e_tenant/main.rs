@@ -16,7 +16,7 @@ use e2e::{
 
 use crate::attempts::{ATTEMPTS, FORBIDDEN, flood};
 
-/// The tenant's identity for the API server.
+/// The user name with which the tenant authenticates to the API server.
 pub(crate) const MALLORY: &str = "system:serviceaccount:tenant:mallory";
 
 /// A namespace, and the rights to manage load balancing in the namespace.

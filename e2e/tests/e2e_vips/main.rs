@@ -1,6 +1,6 @@
-//! Tests VIPs on Ethernet segments with several hosts. The agent takes no other
-//! host's address, announces its VIPs to every host, and undoes changes that
-//! another process makes to the VIPs.
+//! Tests VIPs on Ethernet segments with several hosts. The agent never takes an
+//! address that another host has. The agent announces its VIPs to every host.
+//! If another process changes a VIP, the agent undoes the change.
 
 mod calm;
 mod drift;
@@ -63,8 +63,9 @@ fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_othe
             }
         },
     );
-    // Each VIP is now on one director, which answers for the VIP. The other
-    // director keeps probing the segment for the VIP.
+    // Each VIP is now on one director, and this director answers requests for
+    // the VIP's MAC address. The other director keeps probing the segment for
+    // the VIP.
     let [one, two] = held();
     println!(
         "{} VIPs on the first director, {} on the second",

@@ -1,5 +1,5 @@
-//! Tests that after a reboot the addresses and sysctls in the agent's journal
-//! are no longer ours.
+//! Tests that after a reboot, the agent no longer owns the addresses and
+//! sysctls in its journal.
 
 use e2e::{
     cluster::{
@@ -36,7 +36,7 @@ fn what_others_put_there_after_a_reboot_is_not_taken_for_ours() {
     agent.kill();
     course.director.ip("link set eth0 down");
 
-    // A new host imitates the same machine after a reboot. The machine's own
+    // A new host acts as the director after a reboot. The new host's own
     // configuration adds the VIP and sets the sysctls.
     let rebooted = course.another_director("rebooted", "192.168.4.6/24");
     rebooted.ip(&format!("address add {VIP}/32 dev eth0"));

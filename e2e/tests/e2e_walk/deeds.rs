@@ -19,8 +19,7 @@ pub(crate) enum Step {
     DeleteServer(usize),
     /// Deletes a RealServer if it exists, and creates it again at once.
     ReplaceServer(usize, Server),
-    /// Revokes a VIP or mark if the group grants it. Otherwise grants the VIP
-    /// or mark.
+    /// Revokes the grant of a VIP or mark, or restores a revoked grant.
     TurnGrant(usize),
     Stranger(Deed),
     /// Kills the agent with SIGKILL.

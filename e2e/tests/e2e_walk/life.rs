@@ -10,8 +10,8 @@ pub(crate) const DIRECTOR: &str = "director1";
 
 /// The system calls at which the walk may kill an agent. These calls change the
 /// kernel or the disk. Each entry has the name of a system call and a number N.
-/// The walk kills the agent when a thread begins one of its first N calls. The
-/// first calls of each name are made while the agent starts.
+/// The walk kills the agent when a thread begins one of the first N calls with
+/// this name. Some of these calls happen while the agent starts.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),
@@ -24,8 +24,8 @@ pub(crate) struct Life {
     director: Host,
     agent: Process,
     is_doomed: bool,
-    /// The number of kills of the agent, and the number of these kills at a
-    /// chosen system call.
+    /// How often the walk has killed the agent, and how many of these kills
+    /// were at a system call of [`LAST_CALLS`].
     pub(crate) deaths: (usize, usize),
 }
 

@@ -1,6 +1,6 @@
 //! A random walk of the real agent. The walk changes Kubernetes objects and
-//! grants. As a stranger, it edits the kernel's table. It kills the agent at
-//! random system calls, fills the agent's disk, and stops the API server.
+//! grants, and edits the kernel's table as a stranger. The walk kills the agent
+//! at random system calls, fills the agent's disk, and stops the API server.
 //! Whenever the walk pauses, the kernel's table must soon contain exactly the
 //! wanted entries and the strangers' entries.
 //!

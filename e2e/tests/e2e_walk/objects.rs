@@ -53,8 +53,8 @@ const fn tcp(name: &'static str, key: &'static str, vip: &'static str, port: u16
 /// The firewall mark of the only service that has a mark.
 const MARK: &str = "7";
 
-/// The grants that the walk gives and revokes: two VIPs and the mark. The group
-/// always grants the other VIPs.
+/// The grants that the walk gives and revokes: two VIPs and the mark. The
+/// DirectorGroup always grants all other VIPs of the walk.
 pub(crate) const REVOCABLE: [&str; 3] = ["192.168.4.22", "2001:db8:4::20", MARK];
 
 /// The DirectorGroup's UDP timeout before the first change of its grants. Every
@@ -146,11 +146,11 @@ pub(crate) struct Objects {
     pub(crate) turns: u32,
 }
 
-/// A service and a server that show how much the director has seen. Both
-/// objects carry the same number, as the service's persistence timeout and as
-/// the server's weight. For each kind of object, the director sees the changes
-/// in order. If the kernel has the latest number, the director has seen every
-/// earlier change.
+/// A service and a server that show how much the director has seen. The
+/// service's persistence timeout and the server's weight are the same number,
+/// and the walk increases this number. For each kind of object, the director
+/// sees the changes in order. When the kernel has the increased number, the
+/// director has seen every earlier change.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 

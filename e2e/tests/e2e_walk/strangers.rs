@@ -1,17 +1,19 @@
-//! The entries that strangers put into the kernel's table, and whether the
-//! table must still contain each entry. The walk checks the table now and then.
-//! In this module, "the last check" means the latest check that passed.
+//! Tracks the entries that strangers put into the kernel's table, and which of
+//! these entries the table must still contain. The walk checks the table now
+//! and then. In this module, "the last check" means the latest check that
+//! passed.
 //!
 //! A stranger's entry that was never wanted must be unchanged. The agent adopts
-//! a stranger's entry that is wanted. An entry may have been wanted only for a
-//! while since the last check. The agent may have adopted such an entry, so the
-//! entry may be unchanged or removed. An entry that was wanted at the last
-//! check, but is no longer wanted, must be removed. The entry may stay if a
-//! stranger has made it again.
+//! a stranger's entry that is wanted. If an entry was wanted only for a moment
+//! since the last check, the agent may have adopted the entry. Such an entry
+//! may be unchanged or removed. An entry that was wanted at the last check, but
+//! is no longer wanted, must be removed. If a stranger has created such an
+//! entry again, the entry may also stay.
 //!
-//! If an adopted service is no longer wanted but has strangers' servers, the
-//! service and those servers stay. If both the agent and a stranger made a
-//! service, the agent may treat the service as its own or as adopted.
+//! An adopted service may contain strangers' servers. When the service is no
+//! longer wanted, the service and those servers stay. If the agent and a
+//! stranger both created a service, the agent may treat the service as its own
+//! or as adopted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,9 +87,10 @@ impl Strangers {
         self.dropped.insert(dropped.clone());
     }
 
-    /// Returns the entries that the walk may edit or remove as a stranger.
-    /// These are the entries that were wanted at the last check. A stranger's
-    /// entry is also returned if it was never wanted since the last check.
+    /// Returns the entries that the walk may edit or remove as a stranger. The
+    /// result contains the entries that were wanted at the last check. The
+    /// result also contains the strangers' entries that were never wanted since
+    /// the last check.
     pub(crate) fn within_reach(&self) -> Vec<Entry> {
         let theirs = self.theirs.keys();
         let theirs = theirs.filter(|entry| !self.claimed.contains(entry));
@@ -141,8 +144,8 @@ impl Strangers {
         self.strange.clear();
     }
 
-    /// Returns whether an unwanted service may stay. A service may stay if
-    /// strangers made it and have servers in it.
+    /// Returns whether an unwanted service may stay. The service may stay if
+    /// strangers made or edited the service and it contains strangers' servers.
     fn is_left_to_them(&self, entry: &Entry, found: &Table) -> bool {
         let theirs = |server: &&Entry| {
             server.service == entry.service

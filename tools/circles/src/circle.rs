@@ -93,17 +93,17 @@ pub fn circles(root: &Path) -> Result<Vec<Circle>, Error> {
 }
 
 impl Tree {
-    /// Returns the imports of one module, each with the parent of the two
-    /// sibling modules that the import connects.
+    /// Returns the imports of one module that connect two siblings. Each import
+    /// comes with the index of the siblings' parent.
     fn imports_of(&self, index: Index) -> Vec<(Index, Import)> {
         let module = &self.modules[index];
         let uses = module.uses.iter();
         let uses = uses.map(|it| (&it.path, it.line, self.find(index, &it.path)));
         let references = module.references.iter().map(|it| {
             let found = self.find(index, &it.path);
-            // The `use` declaration of the path's first name may lead to the
-            // same module. That declaration is already counted, so the path is
-            // not counted again.
+            // A `use` declaration may import the first name of the path. If the
+            // declaration and the path lead to the same module, the path is not
+            // counted again.
             let known = it.path.first().and_then(|name| self.imported(index, name));
             let known = known.map(|known| known.module());
             let found = found.filter(|found| Some(found.module()) != known);
@@ -124,9 +124,9 @@ impl Tree {
             .collect()
     }
 
-    /// Finds the two siblings that contain the given modules, and returns the
-    /// parent and the names of the siblings. Returns `None` if one of the given
-    /// modules contains the other.
+    /// Finds the two siblings that contain the modules `from` and `to`. Returns
+    /// the siblings' parent and the siblings' names. Returns `None` if one of
+    /// the given modules contains the other.
     fn siblings(&self, from: Index, to: Index) -> Option<(Index, String, String)> {
         let (from, to) = (self.ancestry(from), self.ancestry(to));
         let mut both = from.iter().zip(&to).skip_while(|(from, to)| from == to);

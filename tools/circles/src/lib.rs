@@ -17,8 +17,8 @@
 //! The tool cargo-modules does not fit, because its `--acyclic` reports a
 //! circle if a child imports from its parent. Besides, cargo-modules needs
 //! rust-analyzer, which takes minutes to build. This crate only parses the
-//! source and knows no types. So the return type of a called method, for
-//! example, is not an import.
+//! source and knows no types. For example, the return type of a called method
+//! does not count as an import.
 
 mod circle;
 mod names;

@@ -9,8 +9,8 @@ use crate::tree::{Index, Tree};
 pub(crate) enum Found {
     /// The path leads to a module of the crate.
     Module(Index),
-    /// The path leads to an item, or to a part of an item. The index is the
-    /// index of the module that defines the item.
+    /// The path leads to an item, or to a part of an item. The module with this
+    /// index defines the item.
     ItemOf(Index),
 }
 
@@ -24,10 +24,10 @@ impl Found {
     }
 }
 
-/// The names that a search has already looked up, each with its module. The
-/// search looks up each name only once. Otherwise the search would never end if
-/// an import names itself, as in `use serde;`. The same holds if two imports
-/// name each other.
+/// The names that a search has already looked up, each with its module. An
+/// import may name itself, as in `use serde;`, and two imports may name each
+/// other. The search looks up each name only once, because it would otherwise
+/// never end.
 type Asked = HashSet<(Index, String)>;
 
 impl Tree {
@@ -56,8 +56,8 @@ impl Tree {
                     Some(Found::Module(child)) => at = child,
                     Some(item) => return Some(item),
                     None if position == 0 => return None,
-                    // A macro defines the name, or the module re-exports the
-                    // name from another crate.
+                    // The name is not found if a macro defines it, or if the
+                    // module re-exports it from another crate.
                     None => return Some(Found::ItemOf(at)),
                 },
             }

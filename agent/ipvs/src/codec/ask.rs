@@ -43,9 +43,9 @@ pub(super) fn command(op: &Op) -> Command {
     }
 }
 
-/// Takes the attributes of a nested netlink attribute, one at a time. A `Nest`
-/// is a list or a datagram. Operations are written directly to a datagram,
-/// because a list for each operation would cost time.
+/// Receives the attributes of a nested netlink attribute, one at a time. A list
+/// or a datagram can be a `Nest`. Operations are written directly to a
+/// datagram, because a list for each operation would cost time.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);
 }

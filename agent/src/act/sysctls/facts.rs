@@ -19,9 +19,9 @@ const LOOKED_UP_AGAIN: usize = 64;
 
 /// Gathers the facts that the sysctls for `needs` depend on. If `is_ours` is
 /// true, the agent itself set `net.ipv4.vs.conntrack`, so connection tracking
-/// counts IPVS connections. These connections do not show whether another
-/// program uses connection tracking. `gather` then reports connection tracking
-/// as active.
+/// counts IPVS connections. The count then does not show whether another
+/// program uses connection tracking. In this case, `gather` reports connection
+/// tracking as active.
 ///
 /// # Errors
 /// Returns an error message for people if the kernel does not answer.
@@ -131,8 +131,8 @@ impl Ways {
         Ok(all)
     }
 
-    /// Returns the next server addresses whose known routes must be looked up
-    /// once more.
+    /// Returns the server addresses whose routes this check looks up again,
+    /// because the known routes may be outdated.
     fn next_known(&mut self) -> Vec<IpAddr> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.known.range((from, Bound::Unbounded));

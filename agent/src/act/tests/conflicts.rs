@@ -119,7 +119,7 @@ fn a_server_that_a_stranger_adds_while_the_removal_waits_stays() {
     theirs(&world, "wrr", &[(1, 1)]);
     let ours = wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]);
     let mut agent = settled(&world, &ours);
-    // The service stays while its VIP cannot be removed.
+    // The VIP cannot be removed at first, so the service stays.
     world.parts().links_broken = true;
     agent.round(&wish(&[]));
     let added = service("wrr", &[(1, 1), (9, 9)]);

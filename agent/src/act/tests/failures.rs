@@ -187,8 +187,9 @@ fn an_intent_that_failed_may_be_on_the_disk_and_does_not_stay_there() {
     world.parts().disk_broken = true;
     agent.round(&wish(&[(tcp(WEB, 80), "wrr", &[(1, 1)])]));
     world.parts().disk_broken = false;
-    // If the intent stayed in the journal, the next run would claim and remove
-    // entries that another process creates in the meantime.
+    // An intent must not stay in the journal. Otherwise, another process may
+    // create the intended entries, and the next run would claim and remove
+    // these entries.
     agent.round_when_due(&wish(&[]));
     assert_eq!(world.news(), ["settle"]);
     assert_eq!(agent.state.next_deadline(), None);
@@ -348,7 +349,8 @@ fn what_one_reading_leaves_out_is_not_taken_for_gone() {
     assert_eq!(world.news(), [""; 0], "nothing is written and no VIP moves");
     assert_eq!(outcome.failures, BTreeMap::new());
 
-    // An unwanted service is removed even if one reading of the table skips it.
+    // The agent removes an unwanted service even if its last reading of the
+    // kernel's table lacked the service.
     world.parts().skipped = Some(tcp(WEB, 80));
     agent.state.distrust();
     agent.round(&wish(&[(tcp("192.0.2.11", 80), "wrr", &[(1, 1)])]));
@@ -387,8 +389,9 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     assert_eq!(outcome, Outcome::default(), "nothing is left");
 }
 
-/// Another process keeps adding a server that every second round wants. The
-/// agent owns the server in one round, and gives it up in the next.
+/// Another process adds the same server again and again. The wish of every
+/// second round contains this server. The agent owns the server after one
+/// round, and gives the server up in the next round.
 #[test]
 fn what_changes_hands_again_and_again_while_the_disk_refuses_stays_little() {
     let world = ModelWorld::new();

@@ -41,7 +41,8 @@ fn what_is_held_is_served_and_edits_of_the_rest_go_on() {
     assert_eq!(world.news(), ["-E -t 192.0.2.10:8000 -s rr"]);
     assert_eq!(agent.held.len(), 20);
 
-    // The guard holds one more removal, and then all services are wanted again.
+    // Now one more service is unwanted, and the guard holds its removal too.
+    // Then all services are wanted again.
     agent.now = Duration::from_secs(600);
     agent.round(&many(0..19));
     assert_eq!(agent.held.len(), 21);

@@ -3,10 +3,11 @@
 //! are ours.
 //!
 //! The test decides the owner of an entry without looking at the plan. An entry
-//! that another process creates belongs to a stranger, unless we had an entry
-//! with the same key. Once a stranger's entry is wanted, the agent must adopt
-//! it. The owner of an adopted entry is unclear until the adoption is known to
-//! be complete. A virtual address is never adopted.
+//! that another process creates usually belongs to a stranger. If an entry with
+//! the same key was ours, the new entry may count as ours. Once a stranger's
+//! entry is wanted, the agent must adopt it. The owner of an adopted entry is
+//! unclear until the disk surely records the adoption. A virtual address is
+//! never adopted.
 //!
 //! The test runs the real journal on a modelled disk. When the agent dies, the
 //! modelled disk loses, keeps or tears unsynced writes, while the kernel's
@@ -50,8 +51,8 @@ const THEIR_WEIGHT: u32 = 900;
 enum Whose {
     Ours,
     Theirs,
-    /// The owner of the entry is unclear. The entry is a stranger's and wanted,
-    /// or an entry with the same key was ours.
+    /// The owner of the entry is unclear. Either the agent may have adopted a
+    /// stranger's entry, or an entry with the same key was ours.
     Unclear,
     /// Another process changed an entry of ours before the agent could record
     /// the entry as ours.
@@ -126,8 +127,9 @@ impl Story {
         self.audit();
     }
 
-    /// Starts the next run of the agent after a death. Before the next run,
-    /// other runs may start and die while they open the journal.
+    /// Starts the next run of the agent after a death. For each item of
+    /// `death.openings`, another run first opens the journal, and may die
+    /// meanwhile.
     fn bury(&mut self, death: &Death) {
         self.world.parts().file.room = None;
         self.world.parts().file.crash(&death.fates);
@@ -185,8 +187,8 @@ impl Story {
         self.agent.state.failures.contains_key(&Subject::Journal)
     }
 
-    /// Checks that the agent changed only entries that it may change, and
-    /// records the changes.
+    /// Checks that the agent changed only entries that it may change. Then
+    /// updates `whose` for the changed entries.
     fn audit(&mut self) {
         let effects = std::mem::take(&mut self.world.parts().log);
         for effect in effects {
@@ -258,9 +260,9 @@ impl Story {
         }
     }
 
-    /// Marks as lost each service that a stranger created and the agent gave
-    /// up. The agent gives up such a service if strangers have destinations in
-    /// it.
+    /// Marks as lost each adopted service that the agent gave up. The agent
+    /// gives up an adopted service if strangers have destinations in the
+    /// service.
     fn note_left_services(&mut self) {
         let ours = &self.agent.state.ours.table;
         let is_left = |service: &ServiceKey| {
@@ -309,8 +311,8 @@ impl Story {
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
-            // A stranger's service or destination never has the intended
-            // configuration.
+            // In this test, a stranger's service or destination never has the
+            // configuration that an intent records.
             _ => false,
         };
         let intended = intended(&self.agent.state.ours.intent)
@@ -322,7 +324,8 @@ impl Story {
         }
     }
 
-    /// Whether the agent knows that the entry is gone, and may forget it.
+    /// Whether the agent knows that the entry is no longer in the kernel. The
+    /// agent may then forget the entry.
     fn is_known_to_be_gone(&self, entry: &Entry) -> bool {
         let Some(table) = &self.agent.state.believed else {
             return false;

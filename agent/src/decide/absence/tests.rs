@@ -11,8 +11,8 @@ fn folder(inode: u64, is_empty: bool) -> Source {
     })
 }
 
-/// Completes a listing from `source` that contains the services `there`. The
-/// listing leaves out the services `gone`, which were known before.
+/// Completes a listing from `source`. The listing contains the services in
+/// `there`, and leaves out the known services in `gone`.
 fn list(absence: &mut Absence, source: Source, there: &[&str], gone: &[&str]) {
     absence.begin(SERVICE, source);
     let gone = gone.iter().map(|name| named(name));

@@ -37,8 +37,9 @@ pub struct Facts {
     /// The remote addresses that programs of this host talk to, or why the
     /// agent cannot read them.
     pub peers: Result<BTreeSet<Peer>, String>,
-    /// This director's present and recent services at the addresses of `peers`.
-    /// Programs of this host are clients of these services.
+    /// The services that this director serves, or recently served, at the
+    /// addresses of `peers`. Programs of this host are clients of these
+    /// services.
     pub served: BTreeSet<ServiceKey>,
     /// The addresses at which the agent reaches its API server.
     pub api_servers: BTreeSet<SocketAddr>,
@@ -195,8 +196,8 @@ pub fn reason((key, server): &Entry, facts: &Facts) -> Reason {
     }
 }
 
-/// Adds to the suspects the entries that were refused before, if there is no
-/// current reason to refuse them.
+/// Adds to `suspects` the entries that were refused before. An entry that
+/// already is in `suspects` for a current reason stays unchanged.
 pub fn add_remembered<'a>(
     suspects: &mut BTreeMap<ServiceKey, Suspect>,
     refused: impl IntoIterator<Item = (&'a Entry, &'a str)>,

@@ -33,8 +33,8 @@ struct Grace {
 }
 
 impl Grace {
-    /// Returns the start of a grace that must end at `now`. A grace lasts for
-    /// `length`.
+    /// Returns when the grace began, if the grace is due to end at `now`. A
+    /// grace lasts for `length`.
     fn ends(&self, length: Duration, now: Duration) -> Option<Duration> {
         let since = self.since.filter(|_| !self.is_over);
         since.filter(|since| *since + length <= now)
@@ -69,8 +69,8 @@ impl Graces {
     }
 
     /// Begins the grace of an entry at `now`. `before` is the configuration of
-    /// a server before the grace. After a stopped grace, the configuration from
-    /// before that grace is kept.
+    /// a server before the grace. If an earlier grace of the entry was stopped,
+    /// the configuration from before the earlier grace stays recorded.
     pub(super) fn begin(&mut self, entry: Entry, before: Option<DestinationConfig>, now: Duration) {
         let grace = self.entries.entry(entry).or_insert(Grace {
             since: None,

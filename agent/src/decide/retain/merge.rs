@@ -13,11 +13,11 @@ use crate::decide::desired::{CheckPolicy, Desired};
 
 /// Adds a service's retained servers to `in_force`, and the service itself if
 /// it is no longer wanted. `found` is the service in the kernel. `before` is
-/// the previous state in force: it has the service's check, its objects, and
-/// the administrator's weights. A server gets the configuration that `servers`
-/// gives, if there is one. Otherwise, a server of a checked service keeps its
-/// configuration in `before`. All other servers keep their configuration in the
-/// kernel.
+/// the previous state in force. It has the check of the service, the objects,
+/// and the administrator's weights. If `servers` has a configuration for a
+/// server, the server gets this configuration. Otherwise, a server of a checked
+/// service keeps its configuration in `before`. All other servers keep their
+/// configuration in the kernel.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,
@@ -94,8 +94,8 @@ fn was_sorry(before: &Desired, key: &ServiceKey, server: &DestinationKey) -> boo
 
 /// Returns the wanted servers in the wanted order, with the retained servers
 /// between them. Each retained server is placed behind the wanted server that
-/// it follows in the kernel, so a service in the wanted order needs no
-/// reordering.
+/// it follows in the kernel. A service that already has the wanted order
+/// therefore needs no reordering.
 fn in_order(wanted: &Destinations, kept: &Destinations, found: &Destinations) -> Destinations {
     let mut behind: BTreeMap<Option<DestinationKey>, Vec<_>> = BTreeMap::new();
     let mut last = None;

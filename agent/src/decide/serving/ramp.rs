@@ -7,8 +7,8 @@ use std::time::Duration;
 const MOST_STEPS: u32 = 10;
 
 /// Returns the weight of a server that came into service `since` ago. Also
-/// returns when the weight grows next, counted from the start of service, or
-/// none at the full weight. The weight is never rounded to 0, so a server of
+/// returns the value of `since` at which the weight grows next, or none if the
+/// weight is already full. The weight is never rounded to 0, so a server of
 /// weight 1 has its full weight at once.
 pub(super) fn weight(full: u32, since: Duration, slow_start: Duration) -> (u32, Option<Duration>) {
     let steps = full.clamp(1, MOST_STEPS);

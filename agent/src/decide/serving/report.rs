@@ -104,8 +104,8 @@ impl Serving {
     }
 }
 
-/// Returns a health report with as many entries of each namespace as the report
-/// has room for.
+/// Returns a health report that respects the size limits of both lists. Each
+/// namespace gets a fair share of each list.
 pub(crate) fn within_room(
     unhealthy: Vec<UnhealthyServer>,
     below_minimum: Vec<ServiceBelowMinimum>,

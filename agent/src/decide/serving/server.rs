@@ -23,7 +23,8 @@ const CALM: SignedDuration = SignedDuration::from_mins(5);
 /// returns to service.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 /// A server counts as flapping after this many failures in a row, each soon
-/// after its return. Then the server must pass its probes for longer.
+/// after its return. The probes of a flapping server must keep succeeding for
+/// an additional time before it returns.
 const FLAPPING: u32 = 3;
 
 /// The known health of a server.
@@ -51,8 +52,8 @@ pub struct ServerState {
     is_flapping: bool,
     /// When the server will be back in service if its probes keep succeeding.
     back_at: Option<Timestamp>,
-    /// When a verdict brought the server into service, which is also the start
-    /// of its slow start.
+    /// When a verdict brought the server into service. The server's slow start
+    /// begins at this time.
     risen: Option<Timestamp>,
     /// When the current run of the agent began to probe the server.
     begun: Timestamp,
@@ -157,8 +158,8 @@ impl ServerState {
         self.is_probed
     }
 
-    /// Returns the time until which the agent waits for the current run's first
-    /// probe result, or none if there is a result.
+    /// Returns the time by which the current run's first probe result is due,
+    /// or none if there is already a result.
     pub fn first_result_due(&self, check: &HealthCheck) -> Option<Timestamp> {
         (!self.is_probed).then(|| later(self.begun, signed(check.period + check.timeout)))
     }
@@ -205,8 +206,8 @@ impl ServerState {
 
     fn fall(&mut self, now: Timestamp) {
         let is_soon = now.duration_since(self.since) < CALM;
-        // The first failure starts the count, because the server has not
-        // returned from a failure yet.
+        // Before the first failure, the server has never returned from a
+        // failure. So the first failure sets the count to 1.
         let is_again = self.falls > 0 && is_soon;
         self.falls = if is_again { self.falls + 1 } else { 1 };
         self.become_(Health::Down, now);

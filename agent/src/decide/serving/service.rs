@@ -23,11 +23,12 @@ pub(super) struct Service {
     /// When the service fell below its minimum of healthy servers, or none
     /// while the service has enough healthy servers.
     pub(super) below_since: Option<Timestamp>,
-    /// When the service recovered, or none once its sorry server is gone. After
-    /// a recovery, the sorry server stays for a while without new connections.
+    /// When the service recovered. After a recovery, the sorry server stays for
+    /// a while without new connections. Once the sorry server is gone, the
+    /// field is none.
     pub(super) recovered: Option<Timestamp>,
-    /// Whether the service may cross its minimum when the missing first probe
-    /// results arrive.
+    /// Whether first probe results that are still missing may bring the service
+    /// above or below its minimum.
     pub(super) is_waiting: bool,
 }
 
@@ -93,8 +94,8 @@ impl Service {
         }
     }
 
-    /// Returns the time until which the service waits for first probe results,
-    /// or none if no result is outstanding.
+    /// Returns the time until which the service waits for its servers' first
+    /// probe results, or none if the service waits for no result.
     pub(super) fn first_results_due(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self.servers.values().filter(|member| member.weight > 0);
         let due = members.filter_map(|member| member.state.first_result_due(&self.policy.check));
@@ -122,8 +123,8 @@ impl Service {
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
             // A sorry server that gets connections shows that the service was
-            // below its minimum. If the memory shows no time below the minimum,
-            // the memory also lacks the servers' failures.
+            // below its minimum. If the memory does not record this, the memory
+            // also lacks the failures of the servers.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {

@@ -7,7 +7,8 @@ use std::{collections::VecDeque, time::Duration};
 const MOST: usize = 3;
 /// The time in which corrections of a sysctl are counted. A person who tries
 /// out values by hand causes fewer than [`MOST`] corrections within this time.
-/// A program that runs every few minutes causes more corrections.
+/// A program that changes the sysctl at least every three minutes causes
+/// [`MOST`] corrections.
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// The recent corrections of one sysctl.

@@ -39,8 +39,9 @@ impl Needs {
         self.mh_tcp |= is_mh && may_be_tcp;
     }
 
-    /// Adds the properties of a server to the needs. A loopback server is left
-    /// out, because the host does not forward packets to itself.
+    /// Adds the properties of a server to the needs. A loopback server does not
+    /// count as a NAT server, because the host does not forward packets to
+    /// itself.
     pub fn server(&mut self, key: &DestinationKey, config: &DestinationConfig) {
         if config.method == ForwardingMethod::Masquerade && !key.address.is_loopback() {
             self.nat_servers.insert(key.address);

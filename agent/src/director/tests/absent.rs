@@ -1,5 +1,6 @@
-//! Tests objects that a listing leaves out. The agent removes their entries
-//! only if it believes the listing, even if the table is small.
+//! Tests objects that a listing leaves out. The agent removes the entries of
+//! such objects only if it believes the listing. The agent doubts a listing
+//! even if the table is small.
 
 use super::*;
 use crate::{
@@ -102,7 +103,7 @@ fn an_older_list_takes_nothing_away_until_it_is_released() {
         };
         assert_held(&observed, &world, &older, 1);
 
-        // A newer listing of the same state changes nothing.
+        // After a newer listing of the same objects, the removal is still held.
         let observed = act(&mut agent, listings(&Source::Version(3000), 1..count));
         assert_held(&observed, &world, &older, 1);
 
@@ -308,8 +309,8 @@ fn a_restart_changes_nothing_about_what_is_believed() {
         let hold = observed.hold.expect("it is held").to_string();
         assert!(hold.contains("not seen being deleted"), "{hold}");
         assert_eq!(world.news(), [""; 0], "hasty: {is_hasty}");
-        // The missing object is listed again. It is then deleted while the
-        // agent does not run.
+        // The missing object is listed again, and then deleted while the agent
+        // does not run.
         let observed = run(listings(&version(5001), 1..=3));
         assert_eq!(
             (observed.hold.as_ref(), observed.removals_held.len()),

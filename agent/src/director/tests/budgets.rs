@@ -88,7 +88,7 @@ fn when_a_budget_shrinks_what_is_served_stays_until_removals_are_allowed() {
     assert_eq!(world.news(), [""; 0], "nothing is written to the kernel");
     assert_eq!(still_served(&observed), BEYOND);
 
-    // A new service is beyond the budget too, and is not created.
+    // A new service is also beyond the budget, so it is not created.
     agent.note(Event::VirtualService(Change::Apply(service(81, "wrr", 1))));
     agent.note(Event::RealServer(Change::Apply(server(3))));
     agent.act(START).expect("a round");

@@ -24,7 +24,7 @@ fn definition(how: Definition) -> Event {
     Event::Caution(Word::Definition(SERVICES, Answer::Is(how)))
 }
 
-/// Returns the group with removals released for ten minutes.
+/// Returns the group with removals allowed for ten minutes.
 fn released(holder: Option<&str>) -> Event {
     released_until(holder, NOON + 10 * MINUTE)
 }

@@ -62,8 +62,8 @@ fn change(world: &ModelWorld, port: u16, change: impl FnOnce(&mut ipvs::ActualSe
     change(service.expect("a service of everything"));
 }
 
-/// Gives the director a reading that was taken now, and returns the operations
-/// that follow.
+/// Gives the director a reading that was taken now. Returns the operations that
+/// the director then runs.
 fn after(agent: &mut Loop, world: &ModelWorld, reading: Reading) -> Vec<String> {
     agent.note(Event::Reading(Instant::now(), reading));
     agent.act(Duration::from_secs(2));

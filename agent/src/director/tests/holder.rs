@@ -1,6 +1,6 @@
-//! Tests when a director gives up or takes over a VIP. It gives up a VIP only
-//! if the holder is live. It takes over a VIP only if all other directors are
-//! out ([`crate::decide::liveness`]).
+//! Tests when a director gives up or takes over a VIP. A director gives up a
+//! VIP only if the holder is live. A director takes over a VIP only if no other
+//! director still renews its Lease ([`crate::decide::liveness`]).
 
 use super::*;
 

@@ -79,8 +79,8 @@ fn nothing_is_made_what_is_there_is_kept_right_and_it_is_reported() {
     let told = &outcome.failures[&Subject::Journal];
     assert!(told.contains("--state-dir"), "{told}");
 
-    // Without a journal, the agent leaves entries from before this run in the
-    // kernel. It removes such an entry only if this run has wanted it.
+    // Without a journal, the agent removes an entry only if the entry was
+    // wanted during this run.
     agent.note(Event::VirtualService(Change::Delete(ObjectKey::new(
         "shop", "web80",
     ))));

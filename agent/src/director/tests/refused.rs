@@ -46,8 +46,8 @@ fn a_refused_service_waits_until_nothing_has_listened_there_for_ten_minutes() {
         "the host is checked again soon"
     );
 
-    // The program restarts. When the agent looks at the sockets, the program is
-    // not listening.
+    // The program on port 22 restarts. When the agent looks at the sockets, no
+    // program listens on the port.
     world.parts().listeners.clear();
     let observed = act(&mut agent, due);
     assert_eq!(refused(&observed), ["shop/web22"]);

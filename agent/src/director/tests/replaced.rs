@@ -1,6 +1,5 @@
 //! Tests that no connection is cut if an object is deleted and soon created
-//! again. Otherwise, the agent removes the entries of the deleted object after
-//! a grace.
+//! again. The agent removes the entries of a deleted object only after a grace.
 
 use super::*;
 

@@ -215,8 +215,8 @@ impl Walk {
     }
 
     /// Gives every grant, frees the disk and allows all removals. Then lets
-    /// five minutes pass. All graces and all waits for another attempt end in
-    /// that time.
+    /// five minutes pass, so that all graces and all waits for another attempt
+    /// end.
     fn calm_down(&mut self) {
         self.world.parts().disk_broken = false;
         self.is_granted = true;
@@ -252,9 +252,9 @@ fn without_weight(line: String) -> String {
     }
 }
 
-/// Returns the entry that the log line `news` removes from the host, or none if
-/// the line removes no entry. The entry has the form that [`Walk::served`]
-/// uses.
+/// Returns the entry that the host lost according to the log line `news`, in
+/// the form that [`Walk::served`] uses. Returns none if the log line reports no
+/// removal.
 fn taken_away(news: &str) -> Option<String> {
     let vip = news
         .strip_prefix("- ")
@@ -295,7 +295,7 @@ proptest! {
             walk.take(step);
             let (news, asked) = (walk.world.news(), walk.asked());
             let mut stay: BTreeSet<_> = before.intersection(&asked).cloned().collect();
-            // If the kernel has no service, the VIP leaves the host.
+            // The agent removes the VIP from the host when no service is left.
             if !stay.iter().any(|line| line.starts_with("-A ")) {
                 stay.remove(VIP);
             }

@@ -15,9 +15,10 @@ use super::{FILES, META, Note, OBJECTS, STANDINGS, row_key};
 /// result as writing the notes one by one.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// The listed kinds, each with the keys of the rows that stay. A kind is
-    /// given as the prefix of its row keys, such as `RealServer/`. The other
-    /// rows of a listed kind are deleted before `objects` are written.
+    /// The kinds whose objects have been listed, each with the keys of the rows
+    /// that are kept. A kind is given as the prefix of its row keys, such as
+    /// `RealServer/`. The other rows of a listed kind are deleted before
+    /// `objects` are written.
     listed: BTreeMap<String, BTreeSet<String>>,
     objects: Rows,
     files: Rows,

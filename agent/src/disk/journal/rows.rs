@@ -85,8 +85,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     };
     if schema.as_deref() != Some(SCHEMA) {
         // Older schemas did not record adoptions. All services of an older
-        // schema count as adopted, so no stranger's destination in these
-        // services is deleted.
+        // schema count as adopted, so the agent deletes no destination of
+        // another program in these services.
         remembered.table.adopted = remembered.table.services.keys().copied().collect();
     }
     // An address that cannot be parsed is ignored, because no build of the
@@ -98,8 +98,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     let mut before_boot = before_boot.flatten();
     if boot.as_deref() != Some(boot_id) {
         let services: BTreeSet<_> = remembered.table.services.into_keys().collect();
-        // If the agent had no services since the previous boot, the journal
-        // keeps the services from before that boot.
+        // If the agent had no services when the host was rebooted, the journal
+        // keeps the list of services from an earlier boot.
         if schema.is_some() && !(services.is_empty() && before_boot.is_some()) {
             before_boot = Some(services);
         }

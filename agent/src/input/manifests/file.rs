@@ -116,8 +116,8 @@ fn first_line(before: usize, part: &str) -> u64 {
 type Found = (Object, Vec<Wrong>);
 
 /// Reads one document's object, and finds the fields that this build does not
-/// know. Returns `None` if the object's kind is from another project: a file
-/// for kubectl may, for example, also contain a Namespace.
+/// know. Returns `None` if the object's kind is from another project. For
+/// example, a file for kubectl may also contain a Namespace.
 fn document(yaml: &Yaml) -> Result<Option<Found>, Wrong> {
     let at = |path: &str, reason: String| (yaml.line(path), format!("{path}: {reason}"));
     let text = |pointer: &str| {

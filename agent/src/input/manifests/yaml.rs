@@ -35,7 +35,7 @@ impl Yaml {
     }
 
     /// Returns the line of the field at a path such as `spec.vip.port`. If the
-    /// field is absent, returns the line of the nearest field around it.
+    /// field is absent, returns the line of its closest parent field.
     pub(super) fn line(&self, path: &str) -> Option<u64> {
         let mut path = path;
         loop {

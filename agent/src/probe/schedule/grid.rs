@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 /// 2^64 divided by the golden ratio. Consecutive multiples of this constant,
-/// modulo 2^64, are spread evenly, however many there are (D. Knuth, TAOCP 3,
+/// modulo 2^64, are spread evenly, however many there are (Knuth, TAOCP 3,
 /// section 6.4).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 

@@ -136,8 +136,8 @@ fn many_new_targets_begin_close_together_and_not_all_at_once() {
 fn the_probes_of_many_targets_are_spread_over_the_period() {
     for seed in 0..5 {
         let mut world = World::new(schedule(seed), |_| MILLISECOND);
-        // The test later removes a third of the targets, whose slots are
-        // consecutive.
+        // The test later removes a third of the targets. The slots of the
+        // removed targets are consecutive.
         world.insert(0..1000, 5 * SECOND);
         world.run(7 * SECOND);
         world.insert(1000..1500, 5 * SECOND);

@@ -62,7 +62,7 @@ async fn listening_server(
             let mut read = vec![0; 4096];
             let length = stream.read(&mut read).await.unwrap_or_default();
             read.truncate(length);
-            // Only some tests listen.
+            // Sending fails in tests that do not receive the requests.
             let _ = hear.send(read);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
         }
@@ -143,7 +143,8 @@ async fn a_certificate_that_is_not_trusted_says_why() {
     );
 }
 
-/// The check's headers may contain credentials, so they are not for everybody.
+/// The check's headers may contain credentials, so a server that is not trusted
+/// must not see the headers.
 #[tokio::test]
 async fn a_server_that_is_not_trusted_gets_no_request() {
     let (ours, other) = (authority("ours"), authority("other"));

@@ -1,6 +1,7 @@
 //! Queues of jobs for one thread. The namespaces share the thread's time
-//! fairly, however long each job takes (start-time fair queueing: Goyal, Vin
-//! and Cheng, SIGCOMM 1996). The code is pure: the caller measures the time.
+//! fairly, however long each job takes. The algorithm is start-time fair
+//! queueing (Goyal, Vin and Cheng, SIGCOMM 1996). The code is pure: the caller
+//! measures the time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,9 +13,10 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Queues<J> {
     queues: HashMap<Arc<str>, Queue<J>>,
-    /// The used time of the namespace whose job was taken last. A namespace
-    /// that had no waiting job continues with a used time of at least `clock`,
-    /// so its idle time gives it no advantage.
+    /// The time that the namespace of the last taken job had used on the thread
+    /// before that job. When an idle namespace gets a job, its own used time is
+    /// raised to at least `clock`. So a namespace gains no advantage by being
+    /// idle.
     clock: Duration,
 }
 
@@ -93,8 +95,9 @@ mod tests {
         name.into()
     }
 
-    /// Runs at most `count` jobs, and returns the namespace of each in order.
-    /// The value of a job is the number of milliseconds that it takes.
+    /// Runs at most `count` jobs. Returns the name of each job's namespace, in
+    /// the order in which the jobs ran. The value of a job is the number of
+    /// milliseconds that it takes.
     fn work(queues: &mut Queues<u32>, count: usize) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..count {

@@ -4,7 +4,8 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Does a job of a namespace whose answer is yes.
+/// Gives the worker a job of `namespace` that answers yes, and returns the
+/// worker's answer.
 async fn say_yes(worker: &Worker, namespace: &str) -> Answer {
     let namespace = namespace.into();
     let share = Share {

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::decide::{caution::Hold, permission::Doubt};
 
-/// Returns the condition RemovalsHeld for the held removals and for the reason
-/// why every removal is held, if there is one.
+/// Returns the condition RemovalsHeld. `held` are the held removals. `hold` is
+/// the reason, if there is a reason other than the number of removals.
 pub(super) fn removals_held(
     held: &[Op],
     hold: Option<&Hold>,

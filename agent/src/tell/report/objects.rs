@@ -15,11 +15,11 @@ use crate::ration::Line;
 ///
 /// - A service or server of the group is unreadable for this build. The
 ///   controller's build may be able to read it.
-/// - An object is not used because another object keeps its last good version
-///   in force. The other object has the same [`ServiceId`], or it uses up a
-///   budget of the same namespace.
-/// - An object waits for room in a budget, because this director still serves
-///   other objects.
+/// - An object is not used because the last good version of another object is
+///   still in force. The other object has the same [`ServiceId`], or it uses up
+///   a budget of the same namespace.
+/// - An object waits for room in a budget. Other objects, which this director
+///   still serves, use up the budget.
 pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<DirectorException> {
     let unreadable = reason::UNREADABLE;
     let services = objects.virtual_services.iter().filter_map(|(key, stored)| {

@@ -27,8 +27,8 @@ pub(super) fn problems(outcome: &Outcome, wishes: &Desired) -> Vec<(IpAddr, &'st
     let missing = outcome.missing.iter();
     let missing =
         missing.map(|(address, why)| (*address, reason(why), absence(*address, why, wishes)));
-    // In mode Manual, another program adds the VIPs. So if an address that the
-    // agent added earlier stays, no service has a problem.
+    // In mode Manual, another program adds the VIPs. If an address that the
+    // agent added earlier stays, this causes no problem for any service.
     let stays = outcome.kept.iter();
     let stays = stays.filter(|(_, stay)| **stay != Stay::Manual);
     let stays = stays.map(|(address, stay)| {
@@ -55,8 +55,9 @@ pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
 }
 
 /// Writes the addresses on this host into the status. If there is no room for
-/// all addresses, each namespace gets a fair share of the room. An address that
-/// several namespaces need counts for the first namespace.
+/// all addresses, each namespace gets a fair share of the room. If several
+/// namespaces need an address, the address uses the share of the first
+/// namespace.
 pub(super) fn tell(
     status: &mut DirectorStatus,
     held: &BTreeMap<IpAddr, String>,
@@ -144,9 +145,9 @@ fn absence(address: IpAddr, why: &Missing, wishes: &Desired) -> String {
     }
 }
 
-/// Returns a sentence about an address that the agent added and that stays on
-/// `interface`, although the group wants it elsewhere. The sentence gives the
-/// reason and the remedy.
+/// Returns a sentence about an address that the agent added. The address stays
+/// on `interface`, although the group no longer wants the address there. The
+/// sentence gives the reason and the remedy.
 fn lingering(address: IpAddr, interface: &str, stay: &Stay, wishes: &Desired) -> String {
     match stay {
         Stay::NoPlace(why) => format!(

@@ -93,7 +93,8 @@ impl Scene {
         self.world.apply(Event::RealServers(event), self.now);
     }
 
-    /// Sets the group's spec, with grants of every VIP and mark.
+    /// Sets the group's spec. The group grants every VIP and every firewall
+    /// mark.
     pub(super) fn group(&mut self, mut spec: Value) {
         spec["addressPools"] = json!([{"name": "all", "cidrs": ["0.0.0.0/0", "::/0"]}]);
         spec["firewallMarks"] = json!([{"name": "all", "first": 1, "last": u32::MAX}]);

@@ -93,8 +93,8 @@ impl Model {
     }
 
     /// Returns the services that the director resolved for `report`. If the
-    /// director has used newer objects of a kind than the controller, the
-    /// controller's objects of this kind are resolved instead.
+    /// director used a state of a kind that is newer than the controller's, the
+    /// controller's state of this kind is resolved instead.
     fn as_far_as_the_controller_is(&self, report: &Report) -> BTreeMap<ObjectKey, Service> {
         if (0..3).all(|kind| report.used[kind] <= self.at[kind]) {
             return report.services.clone();

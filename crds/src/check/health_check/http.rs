@@ -186,9 +186,8 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
     }
 }
 
-/// Returns the last line of a regex error, which says what is wrong. The lines
-/// before it show the pattern, and a condition's message has no room for the
-/// pattern.
+/// Returns the last line of a regex error, which says what is wrong. The
+/// earlier lines show the pattern, which is too long for a condition's message.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
@@ -239,11 +238,11 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
     })
 }
 
-/// Reads the certificates of a bundle. Each certificate must be usable as an
-/// authority.
+/// Reads the certificates of a bundle. Each certificate must be usable as a
+/// trust anchor.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
-    /// The largest size of a bundle in bytes. The limit is given in characters
-    /// of base64, and four characters encode three bytes.
+    /// The largest size of a bundle in bytes. The API limits the base64 text,
+    /// and four base64 characters encode three bytes.
     const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;
     if bundle.len() > LARGEST {
         return Err(invalid(

@@ -19,7 +19,8 @@ fn http(probe: &Value) -> Result<HttpProbe, Rejection> {
     }
 }
 
-/// Checks an httpGet probe with the field `tls`, and returns the checked rule.
+/// Checks an httpGet probe with the given `tls` field, and returns the probe's
+/// [`TlsRule`].
 fn tls(tls: &Value) -> Result<TlsRule, Rejection> {
     Ok(http(&json!({"scheme": "HTTPS", "tls": tls}))?.tls.unwrap())
 }

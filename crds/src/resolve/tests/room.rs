@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// A director that serves the services and servers of its last call of `serve`.
+/// A director that serves what the last call of `serve` resolved.
 #[derive(Default)]
 struct Director {
     services: BTreeSet<ServiceId>,
@@ -127,8 +127,8 @@ fn older_services_that_select_more_and_more_do_not_add_up() {
         6,
         "c has four from the beginning, and b two"
     );
-    // By age, all four servers of the oldest service are within the budget. The
-    // servers wait, because the director still serves newer objects.
+    // The servers of the oldest service `a` are within the budget. They wait,
+    // because the director still serves newer objects, which use up the budget.
     assert_eq!(
         waiting(&last),
         ["s1 of a", "s2 of a", "s3 of a", "s4 of a"],

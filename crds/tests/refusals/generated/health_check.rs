@@ -38,7 +38,8 @@ pub(super) fn checked_service() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Mostly generates a plain forwarding method, because other tests try tunnels.
+/// Mostly generates a forwarding method without further fields, because other
+/// tests generate tunnels.
 fn method() -> BoxedStrategy<Value> {
     let plain = select(texts(&["NAT", "DR", "TUN"])).prop_map(|method| json!({"method": method}));
     prop_oneof![15 => plain, 1 => forwarding()].boxed()

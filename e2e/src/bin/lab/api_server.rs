@@ -177,7 +177,7 @@ impl ApiServer {
     }
 }
 
-/// Replaces `folder` by a copy of the folder `by`.
+/// Deletes `folder` if it exists, and copies the folder `by` to its path.
 fn replace(folder: &Path, by: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

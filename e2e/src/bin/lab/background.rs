@@ -60,7 +60,7 @@ impl Background {
     }
 
     /// Sends SIGTERM to the background program, and waits until the program has
-    /// ended. Kills the program if the end takes longer than `STOPPED_WITHIN`.
+    /// ended. Kills the program if it has not ended within `STOPPED_WITHIN`.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else {
             return Ok(());

@@ -151,9 +151,9 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
 }
 
 /// Copies the program's output to standard output, line by line. Returns
-/// whether the program began before the output ended. The output before the
-/// program's first line comes from the kernel and the guest's setup, and goes
-/// to a log.
+/// whether the output contained the line `BEGINNING`, so that the program ran.
+/// The output before this line comes from the kernel and the guest's setup, and
+/// goes to a log.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;

@@ -29,8 +29,9 @@ impl Signals {
         Ok(Self(file))
     }
 
-    /// Waits until a child process may have ended or `other` can be read, but
-    /// no longer than `at_most`. Returns whether the file `other` can be read.
+    /// Waits until a child process may have ended, or until the file `other`
+    /// can be read. The wait ends after `at_most` at the latest. Returns
+    /// whether `other` can be read.
     ///
     /// # Errors
     /// Returns an error if a signal asks the lab to stop.

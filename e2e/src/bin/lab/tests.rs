@@ -43,7 +43,7 @@ pub(crate) struct Tests {
     names: Vec<String>,
 }
 
-/// The longest sleep between two checks for labs that have ended.
+/// The longest sleep before `lab tests` looks again for labs that have ended.
 const A_WHILE: Duration = Duration::from_secs(60);
 
 /// Builds and runs the tests that need a lab.

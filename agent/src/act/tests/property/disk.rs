@@ -1,6 +1,6 @@
-//! The real journal on the modelled disk, with a record of the contents that
-//! the disk may have. If a write failed or the agent died during a write, the
-//! disk has the complete write or nothing of it.
+//! The real journal on the modelled disk. If a write failed or the agent died
+//! during a write, the disk has the complete write or nothing of it. The test
+//! therefore records every possible content of the disk.
 
 use std::path::Path;
 
@@ -28,8 +28,8 @@ impl MayHold {
     /// the disk records which services were ours.
     pub(super) fn reboot(&self) {
         let mut all = self.all();
-        // A journal that was never opened, or was created in this boot, stays
-        // empty.
+        // The journal stays empty if no run opened it before the reboot, or if
+        // the next run creates a new journal.
         let empty = all.iter().filter(|disk| **disk == Disk::default());
         let rebooted = all.iter().map(Disk::rebooted).chain(empty.cloned());
         *all = rebooted.collect();

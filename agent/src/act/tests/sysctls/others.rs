@@ -175,8 +175,8 @@ fn an_override_is_set_and_restored_if_it_is_ipvss_own() {
     agent.later(&wish(&[]));
     assert_eq!(world.news(), [""; 0], "the kernel spells it in its own way");
 
-    // The next run restores the previous value although it does not know which
-    // value the agent had set.
+    // The next run does not know the values that this run set. Nevertheless,
+    // the next run restores the sysctl `own`.
     let mut next = Agent::start(&world);
     next.round(&wish(&[]));
     assert_eq!(value(&world, own), "3\t50");

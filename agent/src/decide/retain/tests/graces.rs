@@ -162,7 +162,7 @@ fn replaced_services_do_not_count_for_the_guard_and_removed_ones_count_from_the_
         assert_eq!(scene.at(s(now), &fewer).held, [], "5 are deleted");
         assert_eq!(scene.at(s(now), &many(0..40)).held, [], "and made again");
     }
-    // The removals of ten services can no longer be taken back.
+    // Now the first ten services are deleted and not created again.
     assert_eq!(scene.at(s(10), &many(10..40)).held, []);
     let eleventh = scene.at(s(11), &many(11..40));
     assert_eq!(eleventh.held.len(), 1, "those in their grace count");

@@ -14,8 +14,8 @@ enum Step {
     Probe(String),
     /// The given number of seconds passes without probe results.
     Wait(i64),
-    /// The agent restarts with the rows that were on disk the given number of
-    /// steps ago.
+    /// The agent restarts after the disk lost its last writes. The field is the
+    /// number of lost steps.
     Restart(usize),
     /// The agent restarts after its state folder was lost.
     Forget,

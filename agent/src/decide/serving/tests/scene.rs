@@ -118,9 +118,9 @@ impl Scene {
         }
     }
 
-    /// Lets one period of the health check pass. Each character of `results` is
-    /// the result of one server's probe. `+` is a success, `-` is a failure,
-    /// and `.` means no result. Returns the servers' weights afterwards.
+    /// Lets one period of the health check pass, and returns the servers' new
+    /// weights. Each character of `results` is the result of one server's
+    /// probe. `+` is a success, `-` is a failure, and `.` means no result.
     pub(super) fn probe(&mut self, results: &str) -> String {
         self.second += 5;
         for (server, result) in self.wanted.destinations.clone().keys().zip(results.chars()) {
@@ -163,8 +163,8 @@ impl Scene {
         weights.join(" ")
     }
 
-    /// Restarts the agent with the health rows that the previous run wrote to
-    /// disk. Returns the servers' weights.
+    /// Restarts the agent with the servers' health that the previous run wrote
+    /// to disk. Returns the servers' weights.
     pub(super) fn restart(&mut self) -> String {
         let rows = self.rows.clone();
         self.restart_with(&rows)

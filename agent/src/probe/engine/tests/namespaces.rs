@@ -12,7 +12,7 @@ use super::*;
 /// A slow pattern within the size limit; `make bench BENCH=patterns` has more
 /// slow patterns.
 const SLOW: &str = "(?-u)(?:a.{40}|b.{40}|aa.{40}|ab.{40})c";
-/// The number of the other namespace's targets with a slow pattern.
+/// The number of targets with a slow pattern. Their namespace is `slow`.
 const SLOW_TARGETS: u64 = 12;
 const PERIOD: Duration = Duration::from_secs(4);
 
@@ -137,7 +137,8 @@ fn more_silent_targets_than_places_are_late_for_their_own_namespace_alone() {
         };
         start(id, target);
     }
-    // The silent targets hold all places that their namespace may have.
+    // The test waits until probes of the silent targets hold all places of
+    // their namespace.
     thread::sleep(Duration::from_millis(500));
     let (_listener, address) = listener();
     start(100, target(check(), address));

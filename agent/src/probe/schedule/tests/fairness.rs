@@ -6,11 +6,12 @@ use super::*;
 const MANY: usize = 16 << 10;
 /// The engine's number of places with a hard limit of 1,024 open files.
 const FEW: usize = 512;
-/// A probe counts as on time up to this lateness in simulated time. Within this
-/// time, the probes of a few other namespaces may begin first.
+/// The greatest lateness, in simulated time, with which a probe counts as on
+/// time. Within this time, the probes of a few other namespaces may begin
+/// first.
 const LATE: Duration = Duration::from_millis(60);
 const MINUTE: Duration = Duration::from_secs(60);
-/// The target of a namespace that does nothing unusual.
+/// The id of a target in the namespace that behaves normally.
 const GOOD: ProbeId = ProbeId(1_000_000);
 
 /// Returns how long a probe of a target takes. A target with an id below one
@@ -241,8 +242,8 @@ proptest! {
         places in 64usize..600,
         loads in prop::collection::vec((1u64..600, 1u64..60, 0u64..60, 1u64..20), 1..5),
     ) {
-        // A probe of a target in a load takes `id % 64` seconds. The ids of
-        // each load are chosen for the wanted time.
+        // A probe of a target in a load takes `id % 64` seconds. So the test
+        // chooses each load's ids to get the load's probe duration.
         let mut world = World::new(with_places(places, seed), |id| {
             if id >= GOOD { MILLISECOND } else { SECOND * (id.0 % 64) as u32 }
         });

@@ -108,7 +108,7 @@ fn what_a_budget_leaves_out_is_reported_while_the_namespace_has_an_object_that_c
     newer["spec"]["vip"]["port"] = json!(81);
     apply(&mut objects.virtual_services, &newer);
     assert_eq!(exceptions(&objects), [], "the controller leaves it out too");
-    // Only agents know that the object's last good version still counts.
+    // Only agents know that the last good version of `web` is still in force.
     apply(&mut objects.virtual_services, &service("web", 1, "quantum"));
     let of = |name: &str, reason: &str| (format!("shop/{name}"), None, reason.to_owned());
     assert_eq!(
