@@ -169,7 +169,8 @@ pub fn run(
     Ok(outcome(state, addresses))
 }
 
-/// Plans the dirty and unfinished services, or all services if all are dirty.
+/// Plans the services in `state.dirty` and `state.unfinished`. Plans all
+/// services if `state.everything_is_dirty` is true or `on_conflict` changed.
 fn plan(state: &mut State, table: &WantedTable, on_conflict: OnConflict) -> Plan {
     let is_everything_dirty = std::mem::take(&mut state.everything_is_dirty);
     let is_policy_new = state.on_conflict != on_conflict;

@@ -41,8 +41,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The longest time for which the claims thread sleeps.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The boundary to the Ethernet segments, kept small so that tests can replace
-/// it with a model.
+/// The agent's access to the Ethernet segments. The trait is small, so that
+/// tests can replace the segments with a model.
 pub trait Segments {
     /// Replaces all previous orders about virtual addresses.
     fn order(&mut self, orders: Orders);
@@ -50,7 +50,7 @@ pub trait Segments {
 
 impl Segments for UnboundedSender<Orders> {
     fn order(&mut self, orders: Orders) {
-        // The send fails only when the process ends.
+        // Sending an order fails only when the process ends.
         self.send(orders).unwrap_or_default();
     }
 }
@@ -58,7 +58,8 @@ impl Segments for UnboundedSender<Orders> {
 /// Starts the claims thread in the caller's network namespace.
 ///
 /// # Errors
-/// Returns an error if the system has no thread or descriptor left.
+/// Returns an error if the system cannot provide another thread or file
+/// descriptor.
 pub fn start(orders: UnboundedReceiver<Orders>, events: Sender<Event>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()

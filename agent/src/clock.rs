@@ -67,7 +67,8 @@ pub fn uptime() -> Duration {
         .into()
 }
 
-/// Reads the time of day, for an agent that uses no API server.
+/// Reads the time of day from the host's clock. An agent that uses no API
+/// server has no other clock.
 pub fn local_daytime() -> Daytime {
     Daytime {
         here: Timestamp::now(),

@@ -1,6 +1,7 @@
-//! Decides what this host should have. Objects and facts about the host go in,
-//! and the wanted state of the host comes out, stage by stage. The stages are
-//! pure: time is an argument, and no stage opens a socket or a file, or logs.
+//! Decides what this host should have. Several stages turn the API objects, and
+//! facts about the host, into the wanted state of the host. The stages are
+//! pure: time is an argument. No stage opens a socket or a file, or writes a
+//! log.
 
 pub mod absence;
 pub mod addresses;

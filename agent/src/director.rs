@@ -80,8 +80,8 @@ pub struct World {
     /// The Ethernet segments that the host's interfaces are connected to.
     pub segments: Box<dyn Segments + Send>,
     /// The reader of other directors' Leases, or none if the agent uses no API
-    /// server. Without an API server, the agent assumes that the holder named
-    /// by the group is alive.
+    /// server. Without an API server, the agent assumes that the group's holder
+    /// is alive.
     pub leases: Option<Box<dyn Leases + Send>>,
     /// The sockets of the host's programs.
     pub sockets: Box<dyn Sockets + Send>,
@@ -125,28 +125,28 @@ pub struct Loop {
     restored: bool,
     directors: Option<BTreeSet<String>>,
     liveness: Liveness,
-    /// The cached result of `lacks_any`, with the wanted state and the number
-    /// of address changes for which the result is valid.
+    /// The cached result of `lacks_any`, after its inputs: the wanted state and
+    /// the number of address changes.
     lacks_any: Option<(Arc<Desired>, u64, bool)>,
     /// The directors whose Leases the agent looks at.
     asked: Looks,
     caution: Caution,
-    /// The objects that listings left out, and whether the agent believes that
-    /// they were deleted.
+    /// The objects that listings left out, with the reasons to doubt their
+    /// deletion.
     absence: Absence,
-    /// The last logged error from an attempt to write the cluster's id or the
-    /// refused entries to the journal.
+    /// The last logged error about writing two records of the journal: the
+    /// cluster's id and the refused entries.
     unsaved: Said,
     protection: Protection,
     places: Places,
     retention: Retention,
-    /// The services that changed since the last update of `health`, either in
-    /// the wanted state or in the state in force.
+    /// The services whose wanted state or state in force has changed since the
+    /// last update of `health`.
     changed: BTreeSet<ServiceKey>,
     /// The removals that are held until they are allowed.
     held: Vec<Op>,
-    /// The reason why the agent ignores the group's permission for removals.
-    /// None if the permission is valid, has ended or does not exist.
+    /// Why the agent ignores the group's permission for removals, or none if it
+    /// ignores no permission.
     doubt: Option<Doubt>,
     health: Health,
     /// The probe rates that the loop last sent to the prober.
@@ -172,7 +172,7 @@ pub struct Loop {
 
 impl Loop {
     /// Returns a loop that has received no event yet. `standings` is the
-    /// previous run's memory of the health of servers.
+    /// servers' health as the previous run stored it.
     pub fn new(
         name: String,
         group: String,

@@ -81,8 +81,8 @@ pub fn keep<T: Serialize>(
 }
 
 /// Returns the namespaces of the entries that were left out. If there are more
-/// than `MOST_NAMES` namespaces, returns an empty list: entries of any
-/// namespace may be missing from the status.
+/// than `MOST_NAMES` such namespaces, returns an empty list. In that case,
+/// entries of any namespace may be missing from the status.
 pub fn names<'a>(namespaces: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names = namespaces.into_iter().filter(|name| !name.is_empty());
     let names: BTreeSet<&str> = names.collect();

@@ -75,7 +75,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// While the agent waits, it tries again at this interval.
 const RETRY: Duration = Duration::from_secs(1);
 /// The maximum wait for data from the API server, for example during a listing.
-/// The wait is longer than a watch: by default, kube ends a watch after 290 s.
+/// This time is longer than a watch lasts: by default, kube ends a watch after
+/// 290 s.
 const ANSWER_TIME: Duration = Duration::from_secs(320);
 
 fn main() -> ExitCode {

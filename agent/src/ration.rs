@@ -45,15 +45,15 @@ impl Line {
     }
 }
 
-/// A limit: the amount that may be used at once, and the speed at which used
-/// amounts become available again.
+/// A limit: how much may be used at once, and how much becomes available again
+/// per second.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     burst: u32,
     per_second: f64,
 }
 
-/// The used amount of an allowance at a point in time.
+/// How much of an allowance was in use at the time `at`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
     amount: f64,
@@ -83,7 +83,7 @@ struct Share {
     is_over: bool,
 }
 
-/// The amounts that were logged recently about the objects of each namespace.
+/// How much was logged recently about the objects of each namespace.
 #[derive(Debug, Default)]
 pub struct Ration {
     shares: HashMap<Arc<str>, Share>,

@@ -16,7 +16,8 @@ impl<L> Default for Said<L> {
 
 impl Said {
     /// Logs a warning for each line that the previous call did not contain.
-    /// After a call without lines, every line counts as new again.
+    /// A call without lines forgets all lines, so the next call logs each of
+    /// its lines.
     pub fn warn(&mut self, found: impl Into<BTreeSet<String>>) {
         for line in self.news(found) {
             tracing::warn!("{line}");

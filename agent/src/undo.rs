@@ -95,8 +95,8 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         "not all sysctls could be restored: {}; use --sysctl-dir to name a folder where they can be written, and run this command again",
         restored.stuck.join("; ")
     );
-    // The checkpoint is removed, because a new agent without an API server
-    // would program the checkpoint's objects again.
+    // The checkpoint is removed. Otherwise, an agent that starts without an API
+    // server would write the checkpoint's objects to the kernel again.
     let checkpoint = undo.state_dir.join(CHECKPOINT);
     match fs::remove_file(&checkpoint) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -169,7 +169,8 @@ impl Host {
     }
 
     /// Runs one round with the stages of the agent's loop. `wish` computes the
-    /// wanted state from the entries that are ours and the kernel's table.
+    /// wanted state from two inputs: the entries that belong to the agent, and
+    /// the kernel's table.
     fn round(&mut self, wish: fn(&Remembered, &ActualTable) -> Wish) -> anyhow::Result<Outcome> {
         let now = self.began.elapsed();
         let state = &mut self.state;

@@ -32,7 +32,7 @@ fn a_process_of_another_user_keeps_no_agent_from_its_lock() {
     ignored("a process of user 65534 (pid ");
     drop(squatter);
 
-    // The next process that binds the name accepts no connection, and its
+    // The next process has bound the name, but accepts no connection. Its
     // accept queue is full.
     let squatter = as_nobody(|| squat(Some(0)));
     let _queued = UnixStream::connect_addr(&name).expect("the queue has one place");

@@ -74,8 +74,8 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
     loop {
         match next() {
             Event::ProbesVoid(voids) if voids == [(why.into(), 2)].into() => break,
-            // An event may report only one of the two targets, because the
-            // probes of the other target are not void yet.
+            // While the probes of the other target are not void yet, an event
+            // reports only one of the two targets.
             Event::ProbesVoid(voids) => assert_eq!(voids, [(why.into(), 1)].into()),
             event => panic!("{event:?}, and nothing else changed"),
         }

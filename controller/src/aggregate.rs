@@ -1,5 +1,6 @@
-//! Computes every object's status from the state of the world. This module is
-//! pure: it reads no clock and sends no requests.
+//! Computes every object's status from the objects, and from what the
+//! controller knows about the directors. This module is pure: it reads no clock
+//! and sends no requests.
 //!
 //! This module does not know the time, so it sets the transition time of each
 //! condition to 1970. The publisher sets the real time
@@ -43,8 +44,9 @@ pub struct DirectorView<'a> {
     /// Whether the director is alive. The controller uses a director's report
     /// only while the director is alive.
     pub life: Life,
-    /// Which object states the director's last completed round used. Each state
-    /// is given as a place in the controller's history of states.
+    /// For each kind of object, the state that the director's last completed
+    /// round used. The state is given as a place in the controller's history of
+    /// states.
     pub places: &'a Places,
     /// The status that the director's agent reported.
     pub status: &'a DirectorStatus,
@@ -106,17 +108,17 @@ struct Group<'a> {
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
-    /// For each kind of object, the latest position in the controller's history
-    /// of states that every live director of the group has reached. `None` if
-    /// the group has no live director, or if a live director has an unknown
-    /// position.
+    /// For each kind of object, a position in the controller's history of
+    /// states: the latest one that all live directors of the group have
+    /// reached. `None` if the group has no live director, or if the position of
+    /// a live director is unknown.
     least: Option<Positions>,
     accepted_services: i32,
 }
 
 impl Group<'_> {
-    /// Whether every live director of the group has reached the positions in
-    /// `needed`. False if the group has no live director.
+    /// Whether every live director of the group has used states at least as new
+    /// as the positions in `needed`. False if the group has no live director.
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }

@@ -8,8 +8,9 @@ use clap_complete::Shell;
 /// Accepts the objects of ipvs-operator and publishes their conditions.
 ///
 /// The controller runs in the cluster with the rights of its service account,
-/// or anywhere with a kubeconfig. Several controllers may run: one leads and
-/// writes; the others watch, and one of them takes over if the leader fails.
+/// or anywhere with a kubeconfig. Several controllers may run. One of them
+/// leads and writes, and the others watch. If the leader fails, another
+/// controller takes over.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ipvs-controller", version, max_term_width = 100)]
 pub struct Args {

@@ -15,15 +15,15 @@ use crate::status::Status;
 pub enum Difference {
     /// The statuses are equal, except for times.
     None,
-    /// The statuses differ only in numbers or names of directors, and every
-    /// condition has the same meaning. When a director dies, every service of
-    /// its group has a soft difference, and the services must not all be
-    /// patched at once. The difference is also soft if the condition Ready
-    /// becomes Unknown only because a director's status has no room for all
-    /// reports.
+    /// Only numbers or names of directors differ, and every condition keeps its
+    /// meaning. When a director dies, the status of every service of its group
+    /// gets a soft difference. These statuses must not all be patched at once.
+    /// The difference is also soft if the condition Ready becomes Unknown only
+    /// because a director's status has no room for all reports.
     Soft,
-    /// A reason, a generation, the message of a failure, or a count differs.
-    /// Counts of directors are excepted: they are soft differences.
+    /// A reason, a generation, the message of a failure, or a count differs. A
+    /// changed count of directors is only a soft difference, unless it counts
+    /// the directors that find a server unhealthy.
     Plain,
     /// A condition's status differs, or the condition is new.
     Flip,
@@ -90,8 +90,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
     };
-    // Ready became Unknown because a director's status has no room for all its
-    // reports. Such a change is soft: see [`Difference::Soft`].
+    // Ready can become Unknown only because a director's status has no room for
+    // all its reports. This change is soft: see [`Difference::Soft`].
     let lost = new.reason == reason::MORE_TO_REPORT && old.reason == reason::READY;
     if lost {
         return Difference::Soft;
@@ -105,8 +105,8 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if old.message == new.message {
         return Difference::None;
     }
-    // In the message of a condition that is True or has reason Programming,
-    // only counts and directors' names change. Any other message says what to
+    // If a condition is True or has reason Programming, only counts and
+    // directors' names change in its message. Any other message says what to
     // do, and a user may be waiting for this advice.
     let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
     match new.type_.as_str() {

@@ -47,7 +47,8 @@ where
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut value = Value::deserialize(deserializer)?;
-        // A status that does not parse is treated as absent, and written again.
+        // If the status does not parse, the controller ignores it and writes a
+        // new status.
         let status = value
             .get_mut("status")
             .map(Value::take)
@@ -118,9 +119,9 @@ pub struct ObservedDirector {
     /// The Director's metadata.
     pub metadata: ObjectMeta,
     /// The fields of the Director's status that parse. The digests in `used`
-    /// identify objects. The director claims that its kernel matches these
-    /// objects, except for the differences in `exceptions`. If any field does
-    /// not parse, exceptions may be missing, so `used` is None.
+    /// identify the objects that the director's kernel matches, except for the
+    /// differences in `exceptions`. If any field does not parse, exceptions may
+    /// be missing, so `used` is None.
     pub status: DirectorStatus,
     /// The names of the fields that do not parse, such as `status.vips`.
     pub unreadable: Vec<String>,
@@ -157,8 +158,8 @@ fn readable_part(fields: Map<String, Value>) -> (DirectorStatus, Vec<String>) {
     }
     let (readable, others): (Map<_, _>, Map<_, _>) =
         fields.into_iter().partition(|(name, value)| {
-            // Each field is parsed as a status of its own. This works because
-            // all other fields are optional.
+            // Each field is parsed as if the status had no other field. This
+            // works because every field of a status is optional.
             DirectorStatus::deserialize(json!({ name.as_str(): value })).is_ok()
         });
     let unreadable = others.keys().map(|name| format!("status.{name}")).collect();

@@ -1,11 +1,10 @@
-//! Remembers the states of the world that the controller has seen, and finds
-//! out which of these states each director has used.
+//! Remembers the states of the API's objects that the controller has seen, and
+//! finds out which of these states each director has used.
 //!
 //! The controller and every director have a separate watch for each kind of
 //! object. The watches are not in step, so a director has a separate place in
-//! the history of each kind. An object needs one position of each kind. A
-//! director has used the object as soon as all its places have reached these
-//! positions.
+//! the history of each kind. To use an object, a director must reach a certain
+//! position in the history of every kind.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -35,8 +34,7 @@ impl Positions {
         }
     }
 
-    /// Whether these positions have reached `needed`: for each kind, the
-    /// position is the same or a later one.
+    /// Whether the position of every kind is at least the position in `needed`.
     pub fn has_reached(&self, needed: &Self) -> bool {
         self.virtual_services >= needed.virtual_services
             && self.real_servers >= needed.real_servers
@@ -72,7 +70,7 @@ impl Places {
     }
 }
 
-/// All remembered states of the world, by kind of object.
+/// The states of the API's objects that the controller remembers, by kind.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     clock: Position,
@@ -86,22 +84,22 @@ pub struct History {
 pub struct Step<'a> {
     /// The object that changed.
     pub object: &'a ObjectKey,
-    /// The XOR of the object's digests before and after the change. A missing
-    /// object has the default digest.
+    /// The XOR of the object's digests before and after the change. An object
+    /// that does not exist has the default digest.
     pub difference: Digest,
-    /// Whether an earlier state may have contained the object as it is now.
+    /// Whether an earlier state may have contained the object in its new form.
     pub novelty: Novelty,
 }
 
-/// Whether a changed object can be the same as in an earlier state of the
-/// world.
+/// Whether an earlier state may have contained a changed object in its new
+/// form.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Novelty {
-    /// The object has a new uid or generation, so no earlier state of the world
-    /// contained the object in its new form.
+    /// The object has a new uid or generation, so no earlier state contained
+    /// the object in its new form.
     New,
-    /// An earlier state may have contained the object in its new form, because
-    /// a changed label can be changed back.
+    /// The uid and the generation are not new. A label can be changed back, so
+    /// an earlier state may have contained the object in its new form.
     Known,
     /// The object was deleted.
     Gone,
@@ -113,9 +111,9 @@ pub enum Novelty {
 struct Tracked {
     digest: Digest,
     ring: Ring,
-    /// The existing objects that got a new uid or generation after the last gap
-    /// in the watch. A state that contains one of these objects cannot have
-    /// existed before the gap.
+    /// The objects that got a new uid or generation after the last gap in the
+    /// watch. Deleted objects are not included. A state that contains one of
+    /// these objects cannot have existed before the gap.
     new: HashSet<ObjectKey>,
 }
 
@@ -139,8 +137,8 @@ impl Tracked {
         self.ring.push(digest, *clock, !self.new.is_empty());
     }
 
-    /// Adds the state that a listing showed. The controller may have missed
-    /// states before the listing.
+    /// Adds a state from a new listing. The controller may have missed states
+    /// before the listing.
     fn listed(&mut self, digest: Digest, clock: &mut Position) {
         *clock += 1;
         self.ring.missed(*clock);

@@ -17,9 +17,8 @@ use crate::{
     status::{Status, Subject},
 };
 
-/// The longest note of an Event, in bytes. If a longer text is cut off, the
-/// note also gets the mark `…`. An API server accepts notes of at most 1024
-/// bytes.
+/// The longest note of an Event, in bytes. A longer text is cut off, and the
+/// mark `…` is appended. An API server accepts notes of at most 1024 bytes.
 const LONGEST_NOTE: usize = 1000;
 
 /// A Kubernetes Event and the object that it is about.
@@ -59,8 +58,8 @@ pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
 }
 
 /// A change of a Director's condition ProbesWorking. The Director's agent
-/// writes this condition, so no [`Letter`] of the controller contains the
-/// change.
+/// writes this condition, so the change appears in no [`Letter`] of the
+/// controller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
     director: ObjectKey,

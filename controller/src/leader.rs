@@ -141,8 +141,9 @@ async fn hold(
             biased;
             () = becomes(&mut signals.stop) => End::Stop,
             () = becomes(&mut signals.in_vain), if leads => End::InVain,
-            // A free Lease can be taken at once. Without this signal, the Lease
-            // manager would wait until the expiry time that it last read.
+            // A free Lease can be taken at once. Without the signal `free`, the
+            // Lease manager would wait until the Lease's last known expiry
+            // time.
             () = becomes(&mut signals.free), if !leads => return Ok(End::Free),
             changed = manager.changed() => {
                 leading.send_replace(changed?);

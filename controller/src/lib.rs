@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Input: the objects of all four kinds, and the directors' Leases. Output: the
-//! statuses of objects, but never their specs. An agent makes one report for
-//! all objects: digests of the states that its last completed round used.
+//! statuses of objects, but never their specs. An agent does not report on each
+//! object. It reports digests of the states that its last completed round used.
 //! [`history`] finds out from the digests which services are programmed.
 //!
 //! This crate knows nothing of the kernel. Directors never wait for the

@@ -50,8 +50,8 @@ pub enum Life {
 }
 
 impl Life {
-    /// Whether the director counts as live. Only the reports of live directors
-    /// count, and conditions wait only for these reports.
+    /// Whether the director counts as live. Reports of other directors do not
+    /// count, and no condition waits for them.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Alive | Self::Presumed)
     }
@@ -70,9 +70,9 @@ pub struct Liveness {
 
 #[derive(Clone, Debug)]
 struct Watched {
-    /// The start of the current Lease duration. A duration starts when a
-    /// renewal is seen, when the director is first seen, and when a broken
-    /// watch works again.
+    /// The time from which the Lease's duration counts. The duration starts
+    /// again when a renewal is seen, when the director is first seen, and when
+    /// a broken watch works again.
     since: Time,
     evidence: Evidence,
 }

@@ -7,37 +7,38 @@ use crds::{Digest, ObjectKey, Service};
 
 use crate::history::Positions;
 
-/// The states of the world that a director must have used before one
+/// The states of the API's objects that a director must have used before one
 /// VirtualService counts as programmed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Need {
     pub(crate) fingerprint: Fingerprint,
-    /// The positions that a director must have reached. The controller was at
-    /// these positions when it last noticed a change of the service or of its
-    /// servers.
+    /// The positions that a director must have reached. The controller had
+    /// reached these positions when it last noticed a change of the service or
+    /// of its servers.
     pub since: Positions,
     /// Whether digests can prove that the service is programmed. Digests prove
-    /// nothing if the service depends on earlier versions of objects, for
-    /// example because the current version of an object is invalid.
+    /// nothing if the service depends on an earlier version of an object. For
+    /// example, the current version may be invalid.
     pub provable: bool,
     /// For each server of a service that has a health check: the positions at
     /// which the server joined the service. A director that has not reached
-    /// these positions does not have the server yet. Until then, the server may
-    /// be unhealthy although the director does not report it.
+    /// these positions does not have the server yet. Until then, the director
+    /// may not report the server even if the server is unhealthy.
     pub servers: BTreeMap<ObjectKey, Positions>,
 }
 
 /// Everything on which the kernel's entries for one VirtualService depend. A
 /// changed object changes a digest in the fingerprint, even if the controller
 /// computes the same entries from the changed object. A director may compute
-/// different entries, because its objects of other kinds may be older or newer.
+/// other entries than the controller, because its objects of other kinds may be
+/// older or newer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     pub(crate) own: Digest,
     pub(crate) servers: Digest,
-    /// Set if a budget leaves servers out of the service: the digest over the
-    /// group and all objects of the service's namespace. Any of these objects
-    /// may decide which servers the budget leaves out.
+    /// The digest over the group and all objects of the service's namespace, if
+    /// a budget leaves servers out of the service. Any of these objects may
+    /// decide which servers the budget leaves out.
     pub(crate) rivals: Option<Digest>,
     pub(crate) accepted: bool,
     pub(crate) group_gone: bool,

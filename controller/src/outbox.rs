@@ -96,8 +96,8 @@ impl Outbox {
             let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
                 letter.status.difference(Some(&sent.status)) == Difference::None
             });
-            // The status was sent recently but is not published yet: either the
-            // watch has not shown the patch yet, or another writer overwrites
+            // This status was sent recently but is not published yet. Either
+            // the watch has not shown the patch, or another writer overwrites
             // the status.
             if repeated {
                 letter.difference = letter.difference.min(Difference::Plain);

@@ -5,9 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crds::Digest;
 
-/// The number of states that a ring remembers. If a director's last completed
-/// round used an older state, the director's place is unknown until its next
-/// report.
+/// The number of states that a ring remembers. The ring forgets older states,
+/// so [`Ring::follow`] treats their digests as unknown.
 pub const REMEMBERED: usize = 1024;
 
 /// A position in the order of states. Later positions are greater, and two
@@ -19,12 +18,13 @@ pub type Position = u64;
 pub struct Place {
     /// The earliest remembered position of the state.
     pub first: Position,
-    /// The position where the state was last seen. The world can return to an
-    /// earlier state. A director that used this state once need not use it
-    /// again, because the content is the same.
+    /// The position where the state was last seen. The same state can occur
+    /// again. A director that used the state once need not use it again,
+    /// because the content is the same.
     pub latest: Position,
-    /// Whether the state contains an object that is newer than the last gap in
-    /// the watch. Such a state cannot have existed before the gap.
+    /// Whether the state contains an object that got a new uid or generation
+    /// after the last gap in the watch. Such a state cannot have existed before
+    /// the gap.
     pub unique: bool,
 }
 
@@ -74,13 +74,12 @@ impl Ring {
     /// Returns the new place of a director that reports `digest` and whose last
     /// known place is `before`.
     ///
-    /// An unknown digest may belong to a state that has not reached the
-    /// controller yet. In this case, the director keeps its place, because
-    /// directors only move forward. The unknown state is certainly newer only
-    /// if the place's state was first seen after the last gap, and cannot have
-    /// existed before the gap. Otherwise, the unknown digest may belong to a
-    /// missed state that is older than the director's place, and the new place
-    /// is unknown.
+    /// An unknown digest may belong to a state that the controller has not seen
+    /// yet. In this case, the new place is `before`, because directors only
+    /// move forward. But the digest may also belong to an older state that the
+    /// controller missed in a gap. This is impossible if the state at `before`
+    /// is `unique` and was first seen after the last gap. Otherwise, the new
+    /// place is unknown.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
         match self.places.get(digest) {
             Some(place) => Some(*place),

@@ -1,5 +1,5 @@
-//! The main loop: events change the world, the world gives the wanted statuses,
-//! and the leader publishes them.
+//! The main loop: applies events, computes the wanted statuses, and publishes
+//! them while this process leads.
 
 use std::time::{Duration, Instant};
 

@@ -34,8 +34,8 @@ pub fn of_watch(plural: &str, error: &watcher::Error) -> Option<String> {
 pub fn of_request(what: &str, error: &kube::Error) -> Option<String> {
     match error {
         kube::Error::Api(answer) => advice::api_error(what, answer),
-        // The complaint does not name the request, so it is logged only once
-        // for all requests.
+        // This complaint does not name the request. So if many requests fail,
+        // the complaint is logged only once.
         kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Some(
             format!("the API server cannot be reached: {}", innermost(error)),
         ),

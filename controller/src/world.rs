@@ -1,5 +1,5 @@
-//! The state of the world: all objects that the controller has seen, and the
-//! statuses that follow from these objects.
+//! All objects that the controller has seen, and the statuses that follow from
+//! these objects.
 
 mod take;
 
@@ -26,8 +26,8 @@ use crate::{
     status::{Id, Status, Subject},
 };
 
-/// Everything that the controller knows. Events and times go in; wanted
-/// statuses come out.
+/// Everything that the controller knows. Callers pass in events and times, and
+/// get the wanted statuses.
 #[derive(Debug, Default)]
 pub struct World {
     objects: Objects,

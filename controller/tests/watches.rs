@@ -19,8 +19,8 @@ use tower::service_fn;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The timeout in the request of each opened watch. The key is the plural name
-/// of the watched kind, such as `leases`.
+/// The timeout in the request of each opened watch, by the plural name of the
+/// watched kind, such as `leases`.
 type Opened = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Returns a client of an API server that has only `directors` and no other

@@ -68,8 +68,8 @@ pub fn api_error(what: &str, answer: &Status) -> Option<String> {
 const APPLY_DEFINITIONS: &str = "kubectl apply --server-side -f charts/ipvs-operator/crds";
 
 /// Returns whether the API server's answer names an object (a namespace, for
-/// example). An answer about a whole kind has no details ("404 page not
-/// found"), or the details have an empty name.
+/// example). If an answer is about a whole kind, its details are missing (as in
+/// "404 page not found") or have an empty name.
 fn names_an_object(answer: &Status) -> bool {
     let details = answer.details.as_ref();
     details.is_some_and(|details| !details.name.is_empty())

@@ -71,8 +71,8 @@ pub(crate) const PREFIX_IPV6: u8 = 128;
 pub(crate) const PERIOD_SECONDS: i32 = 3600;
 /// The longest time that a probe waits for its answer, in seconds.
 pub(crate) const PROBE_SECONDS: i32 = 60;
-/// The maximum of a health check's successThreshold and failureThreshold: how
-/// many probes in a row change a server's health.
+/// The maximum of a health check's successThreshold and failureThreshold. They
+/// say how many probes in a row change a server's health.
 pub(crate) const THRESHOLD: i32 = 10;
 /// The longest time over which a server's weight grows, in seconds.
 pub(crate) const SLOW_START_SECONDS: i32 = 3600;

@@ -2,8 +2,8 @@
 //! and each condition has one constructor.
 //!
 //! No function in this module reads a clock. A constructor sets
-//! `lastTransitionTime` to 1970. [`set`] then replaces 1970 by its argument
-//! `now` or by the time of the old condition.
+//! `lastTransitionTime` to 1970. [`set`] then writes the real time: its
+//! argument `now`, or the time of the old condition.
 
 mod director;
 mod real_server;
@@ -80,8 +80,8 @@ pub mod reason {
     pub const NO_REAL_SERVERS: &str = "NoRealServers";
     /// Neither the service nor the server names a forwarding method.
     pub const NO_FORWARDING: &str = "NoForwarding";
-    /// The server's port differs from the service's port, which DR and TUN
-    /// cannot translate.
+    /// The server's port differs from the service's port. DR and TUN cannot
+    /// translate ports.
     pub const PORT_MISMATCH: &str = "PortMismatch";
     /// The server and the service have different address families, and the
     /// forwarding method is not a tunnel.
@@ -109,8 +109,8 @@ pub mod reason {
     pub const INTERFACES_UNAVAILABLE: &str = "InterfacesUnavailable";
     /// The agent cannot use its state folder.
     pub const STATE_FOLDER_UNAVAILABLE: &str = "StateFolderUnavailable";
-    /// The director's state differs from the state that the objects want:
-    /// `status.exceptions` lists the differences.
+    /// The director's kernel does not match the objects. `status.exceptions`
+    /// lists the differences.
     pub const EXCEPTIONS: &str = "Exceptions";
     /// No director of the group has a live Lease.
     pub const NO_DIRECTORS: &str = "NoDirectors";
@@ -161,8 +161,8 @@ pub mod reason {
     pub const BELOW_MINIMUM: &str = "BelowMinimum";
     /// Probes of the server fail.
     pub const UNHEALTHY: &str = "Unhealthy";
-    /// The first probe results of the server, or of the service's servers, are
-    /// outstanding. No probe has succeeded yet, and fewer than
+    /// Probes have not shown yet whether the server, or a server of the
+    /// service, is healthy. No probe has succeeded yet, and fewer than
     /// `failureThreshold` probes have failed.
     pub const CHECKING: &str = "Checking";
     /// A director's status has no room for all reports, so the state of the
@@ -192,7 +192,7 @@ const NAMED: usize = 10;
 ///
 /// If the new condition differs only in its time, the old condition stays. A
 /// condition whose status did not change keeps the time of its last transition.
-/// An object whose conditions did not change therefore needs no patch.
+/// So the conditions need no patch if only their times would change.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition, now: Timestamp) -> bool {
     let Some(old) = conditions.iter_mut().find(|old| old.type_ == new.type_) else {
         new.last_transition_time = Time(now);
@@ -269,7 +269,8 @@ pub fn not_accepted(rejection: &Rejection, generation: i64) -> Condition {
     )
 }
 
-/// Writes the first ten names, and the number of the other names.
+/// Returns a text with the first ten names and the number of the names that it
+/// leaves out.
 pub fn named<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<_> = all.into_iter().collect();
     let shown = all[..all.len().min(NAMED)].join(", ");

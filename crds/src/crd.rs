@@ -81,8 +81,8 @@ fn not_seen(kind: &str) -> Value {
     })
 }
 
-/// Returns the spec fields of a definition whose default is missing from the
-/// field's description. `kubectl explain` shows the descriptions.
+/// Returns the spec fields of a definition that have a default, but do not give
+/// the default in their description. `kubectl explain` shows the descriptions.
 pub fn unnamed_defaults(crd: &CustomResourceDefinition) -> Vec<String> {
     let crd = serde_json::to_value(crd).expect("a CRD is JSON");
     let mut unnamed = Vec::new();

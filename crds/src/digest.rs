@@ -9,20 +9,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A 128-bit hash over an object's uid, generation and labels. The hash
-/// identifies the state of one object or of a set of objects. The digest of a
-/// set is the XOR of its members' digests, so the order of the members does not
-/// matter. The text form of a digest has 32 hexadecimal digits.
+/// A 128-bit digest that identifies the state of one object or of a set of
+/// objects. The digest of an object is a hash over its uid, generation and
+/// labels. The digest of a set is the XOR of its members' digests, so the order
+/// of the members does not matter. The text form of a digest has 32 hexadecimal
+/// digits.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest(u128);
 
 impl Digest {
     /// Computes the digest of one object.
     ///
-    /// Each hashed part is preceded by its length, so moving characters from
-    /// one part to the next changes the hashed bytes. The digest is the same on
-    /// every machine and in every version, because the controller compares its
-    /// digests with the directors' digests.
+    /// The hash covers the length of each text and then the text itself. So a
+    /// character that moves from one text to the next changes the hashed bytes.
+    /// The digest is the same on every machine and in every version, because
+    /// the controller compares its digests with the directors' digests.
     pub fn of(uid: &str, generation: i64, labels: &BTreeMap<String, String>) -> Self {
         let mut bytes = Vec::with_capacity(128);
         push(&mut bytes, uid);

@@ -1,12 +1,11 @@
 //! Shares a limited amount fairly among several demands.
 
-/// Divides `room` among `demands` so that no demand gets less because another
-/// demand is larger (max-min fairness: Bertsekas and Gallager, Data Networks,
-/// 6.5). Returns the limit for each demand, or None if there is room for all
-/// demands.
+/// Returns the limit that divides `room` fairly among `demands` (max-min
+/// fairness: Bertsekas and Gallager, Data Networks, 6.5). Returns None if there
+/// is room for all demands.
 ///
-/// A demand below the returned limit is met in full. The other demands share
-/// the rest equally, rounded down.
+/// A demand up to the limit is met in full. Each larger demand gets only the
+/// limit, which is rounded down.
 pub fn fair_limit(demands: impl IntoIterator<Item = u64>, room: u64) -> Option<u64> {
     let mut demands: Vec<u64> = demands.into_iter().collect();
     demands.sort_unstable();

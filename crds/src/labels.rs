@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// An object's labels, sorted by key. A sorted slice takes less memory than a
-/// map: most objects have one or two labels, but a node of a map always has
+/// map. Most objects have one or two labels, but each node of a B-tree map has
 /// room for eleven.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);

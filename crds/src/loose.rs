@@ -77,7 +77,7 @@ fn unparsable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     };
     add(&error.path().to_string());
     let why = error.inner().to_string();
-    // For a missing field, serde gives the path of the object that lacks it.
+    // For a missing field, serde gives the path of the field's parent.
     match why
         .strip_prefix("missing field `")
         .and_then(|rest| rest.strip_suffix('`'))

@@ -22,7 +22,8 @@ use crate::{
 pub struct Stored<C> {
     /// The object's uid in the API server.
     pub uid: String,
-    /// The object's `metadata.generation`, to which `current` belongs.
+    /// The object's `metadata.generation`. `current` is the spec of this
+    /// generation, or its rejection.
     pub generation: i64,
     /// The creation time in seconds since 1970, or 0 for an object from a
     /// manifest, which has no creation time.
@@ -31,9 +32,9 @@ pub struct Stored<C> {
     pub source: Source,
     /// The object's labels.
     pub labels: Labels,
-    /// The DirectorGroup that the object belongs to, from the spec in force. If
-    /// no spec is in force, the rejected spec names the group, even if other
-    /// fields of the rejected spec do not parse.
+    /// The name of the object's DirectorGroup, as the spec in force gives it.
+    /// If no spec is in force, the name comes from the rejected spec. Even a
+    /// spec that does not parse can give the name.
     pub group: Option<String>,
     /// The checked spec, or the reason why the spec was rejected.
     pub current: Result<C, Rejection>,
@@ -78,9 +79,9 @@ pub struct Store<C> {
     gone: Kept<C>,
 }
 
-/// The objects of one kind, by key. In a B-tree map that was filled in order,
-/// half of the slots are empty. The objects are boxed, so that an empty slot
-/// takes little memory.
+/// The objects of one kind, by key. A B-tree map that is filled in order leaves
+/// half of its slots empty. The map holds boxes, so that an empty slot takes
+/// little memory.
 type Kept<C> = BTreeMap<ObjectKey, Box<Stored<C>>>;
 
 impl<C> Default for Store<C> {
@@ -178,13 +179,13 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
-    /// Applies a change. Returns whether the change affects a part of an object
-    /// that the store keeps. The store does not keep the status, for example.
+    /// Applies a change. Returns whether the change affects what the store
+    /// keeps. The store does not keep an object's status, for example.
     ///
     /// If a new spec does not parse, fails its check or changes an immutable
-    /// field, the object's last valid spec stays in force. The store keeps the
-    /// last valid spec after a new listing too, but drops it if the object's
-    /// uid changes.
+    /// field, the object's last valid spec stays in force. The last valid spec
+    /// survives a new listing. The store drops this spec if the object's uid
+    /// changes.
     pub fn change(&mut self, change: Change<C::Object>) -> bool {
         match change {
             Change::Listing => {
@@ -341,8 +342,8 @@ impl Objects {
     }
 
     /// Returns the namespaces that have an object whose current version is not
-    /// accepted. Only a program that saw an earlier version of a rejected
-    /// object knows the object's last valid version.
+    /// accepted. Programs may see these objects differently, because a program
+    /// knows the last valid version of an object only if it saw that version.
     pub fn namespaces_with_outdated(&self) -> BTreeSet<&str> {
         fn outdated<C>(store: &Store<C>) -> impl Iterator<Item = &str> {
             let outdated = store.iter().filter(|(_, stored)| stored.current.is_err());

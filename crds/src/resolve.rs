@@ -61,18 +61,19 @@ pub fn resolve(objects: &Objects) -> Resolved {
     resolve_for(objects, &Nothing)
 }
 
-/// Works like [`resolve`], and also returns refused services and servers that
-/// the director still serves according to `standing`. These objects lack a
-/// grant or are beyond a budget. The services are in [`Resolved::ungranted`],
-/// and the servers are in [`crate::Service::ungranted`]. [`Resolved::refused`]
-/// says why the servers are refused. If still served objects use up a budget,
-/// accepted objects that the director does not serve yet must wait
-/// ([`Resolved::waiting`]). Directors may differ in which accepted objects
-/// wait, but not in which objects are accepted.
+/// Works like [`resolve`], and also returns some refused services and servers:
+/// those that the director still serves according to `standing`. These objects
+/// lack a grant or are beyond a budget. The services are in
+/// [`Resolved::ungranted`], and the servers are in
+/// [`crate::Service::ungranted`]. [`Resolved::refused`] says why the servers
+/// are refused. The objects that the director still serves may use up a budget.
+/// Then accepted objects that the director does not serve yet must wait
+/// ([`Resolved::waiting`]). All directors accept the same objects, but
+/// different objects may wait on each director.
 ///
-/// Budgets can leave out a million pairs of a service and a server.
 /// [`crate::Service::ungranted`] has only the left-out servers that the
-/// director still serves.
+/// director still serves, because budgets can leave out a million pairs of a
+/// service and a server.
 pub fn resolve_for(objects: &Objects, standing: &dyn Standing) -> Resolved {
     let mut resolved = Resolved::default();
     let defaults = BudgetRule::default();
@@ -117,8 +118,8 @@ struct Candidate<'a> {
     granted: Granted<'a>,
     /// The budgets of the group.
     budgets: &'a BudgetRule,
-    /// How the group grants the VIP or mark, or None if the service is rejected
-    /// but a director still serves it.
+    /// How the group grants the VIP or mark. None means that the service is
+    /// rejected, and that a director still serves it.
     extent: Option<Extent>,
 }
 

@@ -30,12 +30,13 @@ pub struct Resolved {
     /// Objects that are not accepted in their current form.
     pub rejected: BTreeMap<(Kind, ObjectKey), Rejection>,
     /// Selected servers that do not fit their service, by (service, server). If
-    /// budgets leave out many pairs, this map does not have them all. It has at
-    /// least one pair of each affected service and one pair of each affected
-    /// server. [`Service::left_out`] counts the other pairs.
+    /// budgets leave out many pairs, this map has only some of the pairs. The
+    /// map has at least one pair of each affected service and one pair of each
+    /// affected server. [`Service::left_out`] counts the other pairs.
     pub refused: BTreeMap<(ObjectKey, ObjectKey), Rejection>,
     /// Accepted services, and servers of accepted services, that wait for room
-    /// in a budget. Objects that the director still serves use up the budget.
+    /// in a budget, by (service, server). The server is None if the service
+    /// itself waits. Objects that the director still serves use up the budget.
     pub waiting: BTreeMap<(ObjectKey, Option<ObjectKey>), Rejection>,
     /// Deleted DirectorGroups that services still name.
     pub gone_groups: Vec<String>,
@@ -100,8 +101,8 @@ pub struct Service {
     pub servers: Vec<Server>,
     /// Refused servers that a director may still serve, oldest first. The group
     /// does not grant the addresses of these servers, or a budget leaves the
-    /// servers out. The number in each tuple counts the older servers in
-    /// `servers`. A director that already serves one of these servers goes on
+    /// servers out. The number in each tuple says how many servers in `servers`
+    /// are older. A director that already serves one of these servers goes on
     /// serving it.
     pub ungranted: Vec<(usize, Server)>,
     /// The number of servers that budgets leave out and that
@@ -113,8 +114,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Refuses the servers at the given indexes in `servers`. Refused servers
-    /// for which `standing` returns true move to `ungranted`.
+    /// Refuses the servers at the given indexes in `servers`. A refused server
+    /// moves to `ungranted` if `standing` returns true for the server.
     pub(crate) fn refuse(&mut self, refused: &BTreeSet<usize>, standing: impl Fn(&Server) -> bool) {
         let before = mem::take(&mut self.ungranted);
         let mut before = before.into_iter().peekable();
@@ -153,13 +154,13 @@ pub struct Server {
     /// A server with this many connections gets no new connections; 0 means no
     /// limit.
     pub upper_threshold: u32,
-    /// Below this number of connections, a server that reached the upper
-    /// threshold gets new connections again. 0 means three quarters of the
-    /// upper threshold.
+    /// A server that reached the upper threshold gets new connections again
+    /// when it has fewer connections than this number. 0 means three quarters
+    /// of the upper threshold.
     pub lower_threshold: u32,
     /// Whether the group's `spec.realServerAddresses` grants the address, or
-    /// the server is from a file. If `is_listed` is false, no status may quote
-    /// the server's answers.
+    /// the server is from a file. If `is_listed` is false, a status must not
+    /// quote the server's answers.
     pub is_listed: bool,
 }
 

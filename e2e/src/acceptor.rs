@@ -122,8 +122,8 @@ fn accept(
             if open.stopped.load(Ordering::Relaxed) {
                 return;
             }
-            // The result is ignored, because an early disconnect by the client
-            // is not an error of the server.
+            // An error of `serve` is ignored, because a client may disconnect
+            // early.
             let _ = serve(&stream, from);
             open.connections().remove(&number);
         });

@@ -128,8 +128,8 @@ impl Asking {
         counts
     }
 
-    /// Waits until the client has begun and finished `requests` further
-    /// requests.
+    /// Waits until the client has finished `requests` requests that began after
+    /// this call.
     ///
     /// # Panics
     /// Panics if the client does not finish the requests in time.

@@ -91,8 +91,8 @@ impl Drop for Cluster {
         }
         let patch = format!(r#"[{{"op":"replace","path":"/spec","value":{GRANTS}}}]"#);
         control::try_kubectl(&["patch", "idg", "default", "--type=json", "-p", &patch]);
-        // The hosts of this test no longer exist. Agents of the next test must
-        // not read the journals of these hosts.
+        // Agents of the next test must not read the journals that this test's
+        // agents wrote.
         if let Err(error) = fs::remove_dir_all(state_dir("")) {
             eprintln!("the agents' state folders: {error}");
         }
@@ -108,8 +108,8 @@ pub fn name_holder(director: &str) {
     kubectl(&["patch", "idg/default", "--type=merge", "-p", &patch]);
 }
 
-/// The grants of the DirectorGroup `default` in tests: every address and every
-/// firewall mark.
+/// The spec of the DirectorGroup `default` in tests. VirtualServices may use
+/// every address and every firewall mark.
 const GRANTS: &str = r#"{"addressPools":[{"name":"lab","cidrs":["0.0.0.0/0","::/0"]}],"firewallMarks":[{"name":"lab","first":1,"last":4294967295}]}"#;
 
 fn install_chart() {
@@ -396,8 +396,8 @@ pub fn wait_until_ready(services: &[&str]) {
 }
 
 /// Waits until a condition's reason and message together contain all of
-/// `words`, and returns `Reason: message`. Before the words appear, the
-/// condition may have other reasons.
+/// `words`, and returns `Reason: message`. An earlier reason of the condition
+/// does not end the wait.
 ///
 /// # Panics
 /// Panics if the condition does not contain the words in time. The panic
@@ -417,8 +417,8 @@ pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
 }
 
 /// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. If a test then waits for Ready, the wait ends with the report
-/// of the next agent, not with the report of the old agent.
+/// longer Ready. After this call, `services` become Ready only when another
+/// agent reports them, because the old agent's report is gone.
 ///
 /// # Panics
 /// Panics if one of the VirtualServices stays Ready.

@@ -157,8 +157,8 @@ pub fn kubectl_replace(object: &str) {
     must("kubectl", &args, run(Tool::Kubectl, &args, &now));
 }
 
-/// Runs `kubectl apply` as [`kubectl_apply`] does, for objects that the API
-/// server may refuse.
+/// Runs `kubectl apply` as [`kubectl_apply`] does, but does not panic if the
+/// API server refuses an object.
 ///
 /// # Panics
 /// Panics if the host side does not answer.
@@ -223,8 +223,8 @@ impl ApiServerAway {
         Self(())
     }
 
-    /// Stops the API server and etcd, and replaces etcd's data by the copy that
-    /// [`back_up_etcd`] made.
+    /// Stops the API server and etcd. Then replaces etcd's data with the data
+    /// that [`back_up_etcd`] saved.
     ///
     /// # Panics
     /// Panics if etcd's data was never copied, or if the host side does not
@@ -242,8 +242,8 @@ impl Drop for ApiServerAway {
         let cluster = Which::First;
         match ask(&Request::ApiServer { apiserver, cluster }) {
             Ok(started) if started.is_success() => {}
-            // If the test is already panicking, this code only prints the
-            // error. Another panic would hide the test's failure.
+            // If the test is already panicking, print the error instead of
+            // panicking again. Another panic would hide the test's failure.
             failed if std::thread::panicking() => eprintln!("the API server: {failed:?}"),
             failed => panic!("the API server starts again: {failed:?}"),
         }

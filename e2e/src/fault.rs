@@ -1,6 +1,6 @@
 //! Real servers that misbehave on command, to test health checks. Each server
-//! runs as threads in a host. The server logs received connections or
-//! datagrams, and tests count the probes in the server's log.
+//! runs as threads in a host. The server logs each connection or datagram.
+//! Tests count the probes in this log.
 
 mod datagrams;
 mod log;
@@ -14,7 +14,7 @@ pub use log::Arrival;
 pub use server::FaultServer;
 pub use tls::{Authority, Certificate};
 
-/// The way in which a test server answers health requests.
+/// How a test server answers health requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Behaviour {
     /// The server answers health requests correctly.
@@ -23,8 +23,8 @@ pub enum Behaviour {
     Silent,
     /// The server answers health requests correctly, but after a delay.
     Late(Duration),
-    /// The server answers health requests with an error: an HTTP status or a
-    /// DNS response code (2 is SERVFAIL).
+    /// The server answers health requests with this HTTP status or DNS response
+    /// code. The DNS code 2 is SERVFAIL.
     Error(u16),
     /// The server answers health requests at once, but with the wrong content.
     WrongBody,

@@ -171,9 +171,10 @@ impl Host {
     }
 
     /// Runs `work` on a new thread in the host and waits for the result. A
-    /// socket that `work` opens stays in the host even after `work` has
-    /// returned. The threads and processes that `work` starts also run in the
-    /// host. If the closure `work` panics, the caller of `enter` panics too.
+    /// socket that `work` opens belongs to the host's network namespace, even
+    /// after `work` has returned. The threads and processes that `work` starts
+    /// also run in the host. If the closure `work` panics, the caller of
+    /// `enter` panics too.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
@@ -223,8 +224,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // This code only prints the error. If the test is already panicking,
-        // another panic would hide the test's failure.
+        // Print the error instead of panicking. If the test is already
+        // panicking, another panic would hide the test's failure.
         if let Err(error) = run_here(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("{error}");
         }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The lab's folder. The folder contains certificates, logs, and a file that
-/// tells the guest which program to run. The path of the lab's folder is the
-/// same on the host side and in the guest.
+/// The lab's folder. The folder contains certificates, logs and a file. The
+/// file tells the guest which program to run. The path of the lab's folder is
+/// the same on the host side and in the guest.
 pub const DIR: &str = "/run/ipvs-lab";
 
 /// The host side's address on its network link to the guest.

@@ -17,7 +17,7 @@
 //! command and the command's error. Functions whose failure a test may expect
 //! also have a `try_` form that returns the error.
 //!
-//! This library must never know the meaning of ipvs-operator's objects. The
+//! This library must not interpret the objects of ipvs-operator's API. The
 //! library only starts programs, moves packets and sends requests to the API
 //! server.
 

@@ -138,8 +138,8 @@ impl Process {
     #[track_caller]
     fn signal(&mut self, signal: Signal) {
         if self.exit().is_some() {
-            // A program that has ended gets no signal, because its process id
-            // may already belong to another process.
+            // After a program has ended, its process id may belong to another
+            // process. A program that has ended therefore gets no signal.
             return;
         }
         let id = i32::try_from(self.child.id()).expect("process ids are positive");

@@ -22,9 +22,9 @@ impl Segment {
     /// Panics if another segment or host has the name.
     pub fn new(name: &str) -> Self {
         let switch = Host::new(name);
-        // With multicast snooping, the bridge would withhold neighbour
-        // solicitations from hosts that have not yet reported their multicast
-        // groups.
+        // Multicast snooping must be off. Otherwise the bridge would not
+        // deliver neighbour solicitations to some hosts: those that have not
+        // yet reported their multicast groups.
         switch.ip("link add br0 type bridge mcast_snooping 0
                    link set br0 up");
         Self {

@@ -44,7 +44,7 @@ fn under_strace(arguments: &[&str], file: &Path, program: &Command) -> Command {
     command
 }
 
-/// Returns the netlink messages with which process `id` changed the kernel's
+/// Returns the netlink messages that process `id` sent to change the kernel's
 /// IPVS table or addresses. Each message is returned as its name, such as
 /// `NEW_SERVICE`. The traced process must have ended before the call of
 /// `kernel_writes`.
@@ -76,9 +76,10 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
-/// Whether the number of a message's type is of nfnetlink, which has the number
-/// of its subsystem above the lowest byte (`linux/netfilter/nfnetlink.h`).
-/// strace prints the number of a type if it does not know the socket's family.
+/// Returns whether a message type that strace printed as a number belongs to
+/// nfnetlink. Such a type contains the subsystem's number above the lowest byte
+/// (`linux/netfilter/nfnetlink.h`). strace prints a type as a number if strace
+/// does not know the socket's family.
 fn is_netfilter(kind: &str) -> bool {
     let number = kind.strip_prefix("0x");
     let number = number.and_then(|number| u16::from_str_radix(number, 16).ok());
@@ -94,9 +95,9 @@ fn writes_of(line: &str) -> Vec<String> {
             let kind = message.split(&[',', ' ']).next()?;
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
-                // strace can decode the messages of all netlink families that
-                // the agent uses, except IPVS. The first payload byte of an
-                // IPVS message is the command.
+                // IPVS is the only netlink family of the agent that strace
+                // cannot decode. The first payload byte of an IPVS message is
+                // the command.
                 "nlctrl" => None,
                 _ if ["RTM_", "NLMSG_", "NFNL_"]
                     .iter()
@@ -120,8 +121,8 @@ fn writes_of(line: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// The first payload byte of both messages is 2. In the message to
-    /// netfilter, this is the address family AF_INET.
+    /// The test reads two messages whose first payload byte is 2. In the
+    /// message to netfilter, the byte 2 is the address family AF_INET.
     #[test]
     fn a_message_to_netfilter_is_no_write_to_ipvs() {
         let line = |kind| {

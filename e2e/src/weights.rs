@@ -1,6 +1,5 @@
-//! Watches the weights in a host's IPVS table continuously. The watcher notices
-//! every weight change that lasts longer than the interval between two
-//! readings.
+//! Watches the weights in a host's IPVS table continuously. The watcher misses
+//! a weight change only if the change is undone before the next reading.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +20,7 @@ pub type Key = (String, String);
 /// A change of a destination's weight between two readings of the IPVS table.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The time at which the watcher had read the new weight from the table.
+    /// The time just after the reading that first showed the new weight.
     pub at: Instant,
     /// The destination whose weight changed, with its service.
     pub key: Key,
@@ -98,9 +97,9 @@ impl Weights {
             .collect()
     }
 
-    /// Waits until a destination has the given weight, and returns the time of
-    /// a reading that shows the weight. If `weight` is `None`, waits until the
-    /// destination is not in the table.
+    /// Waits until a destination has the given weight. Returns the time at
+    /// which the watcher read this weight. If `weight` is `None`, waits until
+    /// the destination is not in the table.
     ///
     /// # Panics
     /// Panics if the destination does not get the weight in time. The panic

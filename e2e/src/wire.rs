@@ -8,16 +8,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::{Host, Process, wait::PATIENCE};
 
 /// The tcpdump filter for the first packet of a connection, a UDP datagram or
-/// an ICMP echo request. To test its host's firewall, the agent sends SYNs
-/// without TCP options. The filter leaves out these SYNs. SYNs from the kernel
+/// an ICMP echo request. The filter leaves out SYNs without TCP options. The
+/// agent sends such SYNs to test its host's firewall. SYNs from the kernel
 /// always have TCP options.
 const FIRST_OF_FLOW: &str = "tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn \
                              and tcp[12] & 0xf0 > 0x50 \
                              or udp or icmp[icmptype] == icmp-echo";
 
-/// A tcpdump that captures the IPv4 packets with which a host begins flows: the
-/// first packets of connections, UDP datagrams and ICMP echo requests. Dropping
-/// a `Wire` ends the capture.
+/// A tcpdump that captures IPv4 packets from a host. The captured packets are
+/// the first packet of each connection, UDP datagrams and ICMP echo requests.
+/// Dropping a `Wire` ends the capture.
 #[derive(Debug)]
 pub struct Wire {
     tcpdump: Process,

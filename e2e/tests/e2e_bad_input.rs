@@ -56,7 +56,7 @@ fn the_api_server_lets_pass_what_is_good() {
         .filter_map(|(name, text)| {
             let answer = try_kubectl_apply(text);
             // The test deletes each object before it creates the next object.
-            // The two objects may have the same name but different immutable
+            // Two objects may have the same name but different immutable
             // fields.
             kubectl(&["delete", "ivs", "--all"]);
             (!answer.is_success()).then(|| format!("{name}: {answer:?}"))
@@ -138,7 +138,7 @@ spec:
     );
     expect_table(&course.director, &TABLE);
 
-    // After the first service is deleted, the second service with the same VIP
+    // After the VirtualService `web` is deleted, `a-rival` with the same VIP
     // and port is accepted.
     kubectl(&["delete", "ivs/web"]);
     wait_until_ready(&["a-rival"]);
@@ -190,8 +190,8 @@ fn an_object_of_a_newer_version_holds_up_no_other() {
     kubectl_apply(&example("nat-cluster.yaml"));
     wait_until_ready(&["web"]);
 
-    // A newer CRD allows a scheduler that this build of the agent does not
-    // support.
+    // The test adds a scheduler to the CRD, as a newer release might. This
+    // build of the agent does not support the added scheduler.
     let schedulers =
         "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/scheduler/enum/-";
     let crd = "crd/ipvsvirtualservices.ipvs.dev";
@@ -275,7 +275,7 @@ fn a_bad_manifest_file_is_told_with_file_and_line_and_its_last_good_version_stay
     expect_table(&director, &TABLE);
 
     // The test writes each bad manifest into its own file. The agent reports
-    // every bad file, and the objects of the good file stay in force.
+    // every bad file. The objects of the good file, `web.yaml`, stay in force.
     let cases: Vec<_> = bad_manifests()
         .into_iter()
         .filter(|(_, text)| !text.contains("\n---\n"))
@@ -341,8 +341,8 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Returns the field that the error message must name. The first line of the
-/// manifest contains the field, after `# expect: `.
+/// Returns the field that the error message must name. In the manifest's first
+/// line, the field follows `# expect: `.
 fn expectation(text: &str) -> &str {
     text.lines()
         .next()

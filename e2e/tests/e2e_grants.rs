@@ -1,7 +1,7 @@
 //! Tests that a namespace gets only the resources that the DirectorGroup
 //! grants, within the namespace's budget. After a grant is removed or a budget
-//! is lowered, clients are still served. The agent does not touch the IPVS
-//! entries of other programs.
+//! is lowered, clients are still served. The agent does not touch IPVS entries
+//! that other programs made.
 
 use e2e::{
     Host,
@@ -13,10 +13,10 @@ use e2e::{
     eventually, ipvsadm, kubectl, kubectl_apply,
 };
 
-/// The objects of the namespace `tenant`. The DirectorGroup does not grant
-/// three resources to this namespace: the course's VIP, a firewall mark of
-/// kube-proxy, and a cloud metadata address as a server. The objects ask for
-/// all three resources.
+/// The objects of the namespace `tenant`. The objects ask for three resources
+/// that the DirectorGroup does not grant to this namespace. The resources are
+/// the course's VIP, a firewall mark of kube-proxy, and a cloud metadata
+/// address as a server.
 const TENANT: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: tenant}

@@ -196,8 +196,8 @@ fn after_a_reboot_the_table_is_back_and_nothing_of_others_is_touched() {
     expect_answers(&course);
 }
 
-/// The strangers' services. Each key resembles a key of ours, but has another
-/// port, protocol or address, or is a firewall mark.
+/// The strangers' services. Each key is a firewall mark, or differs from a key
+/// of ours in its port, protocol or address.
 const STRANGERS: [&str; 5] = [
     "-A -t 192.168.4.15:81 -s lc",
     "-a -t 192.168.4.15:81 -r 192.168.4.100:81 -g -w 7",

@@ -1,5 +1,5 @@
-//! Tests that every feature of IPVS can be set in a manifest, reaches the
-//! kernel through the API, and is read back unchanged.
+//! Tests that every feature of IPVS can be set in a manifest. Each setting must
+//! reach the kernel through the API, and must be read back unchanged.
 
 use e2e::{
     Host, Segment,

@@ -36,7 +36,7 @@ fn pair() -> Pair {
 }
 
 /// Requests a path from the test server and returns up to 1 MiB of the answer.
-/// Returns an error if the server sends nothing during the time `patience`.
+/// Returns an error if the server sends no data for the duration `patience`.
 fn ask(host: &Host, path: &str, patience: Duration) -> io::Result<String> {
     host.enter(|| {
         let mut stream = TcpStream::connect(SERVER)?;

@@ -99,8 +99,7 @@ impl Errno {
     /// This kernel does not support the address family.
     pub const EAFNOSUPPORT: Self = Self(nix::libc::EAFNOSUPPORT);
 
-    /// Returns the meaning of this error number when the kernel answers `op`
-    /// with it.
+    /// Returns what this error number means as the kernel's answer to `op`.
     pub fn meaning(self, op: &Op) -> Meaning {
         match (self, op) {
             (Self::EPERM, _) => Meaning::NotPermitted,

@@ -75,10 +75,10 @@ impl Listing {
     /// both address families, `service` must agree with at least one of the
     /// two. A service that is not listed counts as agreeing, because the kernel
     /// may leave out services that exist. The kernel writes the listing in
-    /// pages, and counts the services that it has passed. At the start of a
-    /// page, the kernel skips that number of services. The number includes
-    /// services of other network namespaces, so the listing may lack services
-    /// of this namespace (`ip_vs_info_seq_next`).
+    /// pages. At the start of a page, the kernel skips as many services as it
+    /// counted on earlier pages. The kernel also counts services of other
+    /// network namespaces, so the listing may lack services of this namespace
+    /// (`ip_vs_info_seq_next`).
     pub fn agrees_with(&self, key: &ServiceKey, service: &ActualService) -> bool {
         let listed = match key {
             ServiceKey::FirewallMark { mark, .. } => {

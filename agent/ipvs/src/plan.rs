@@ -14,8 +14,8 @@ use crate::{
 /// 2. Record an intent for every operation of `ops` that [creates](Op::creates)
 ///    an entry. Make the records of steps 1 and 2 durable.
 /// 3. Apply `ops`.
-/// 4. Pass each operation that did not fail to [`Op::apply_to`], with the
-///    believed table, and to [`Owned::acknowledge`].
+/// 4. For each operation that succeeded, call [`Op::apply_to`] with the
+///    believed table. Pass the same operations to [`Owned::acknowledge`].
 /// 5. Forget each service of `shared` that no longer contains an entry of ours.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {

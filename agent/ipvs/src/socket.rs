@@ -101,9 +101,9 @@ impl Socket {
         let timeout = TimeVal::new(ANSWER_TIMEOUT.as_secs().cast_signed(), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)
             .map_err(|errno| fail(errno.into()))?;
-        // Without CAP_NET_ADMIN, the socket's buffers cannot be enlarged. This
-        // failure is ignored, because the first request then fails with a
-        // better error.
+        // Without CAP_NET_ADMIN, the kernel refuses to enlarge the socket's
+        // buffers. `open` ignores this refusal, because the first request then
+        // fails with a better error.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_QUEUE);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_QUEUE);
 
@@ -350,8 +350,8 @@ impl Socket {
                     continue;
                 };
                 // The answer may belong to an earlier request that timed out.
-                // The position of such an answer is far beyond the end of the
-                // batch.
+                // In this case, `position` wraps around to a number far beyond
+                // the end of the batch.
                 let position = answer
                     .header
                     .sequence_number

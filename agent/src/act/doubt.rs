@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use ipvs::{DestinationKey, ServiceKey};
 
 /// If more services than this number are in doubt, the agent reads the whole
-/// table. A reading of the whole table takes fewer system calls per service.
+/// table. Reading the whole table takes fewer system calls per service than
+/// reading the services one by one.
 pub(super) const MOST_SINGLE_READINGS: usize = 100;
 
 /// The part of the kernel's table that must be read before the next plan.

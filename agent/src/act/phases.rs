@@ -60,10 +60,10 @@ impl Phases {
         withheld
     }
 
-    /// Removes and returns the operations that take away one of our services,
-    /// if `is_one` accepts the service's VIP. The operations delete a service,
-    /// or delete our destinations in a service in `shared`. Services in
-    /// `shared` stay in the kernel for strangers' destinations.
+    /// Removes and returns the operations that delete services whose VIP
+    /// `is_one` accepts. A service in `shared` stays in the kernel, because it
+    /// contains strangers' destinations. For such a service, this method
+    /// removes and returns the operations that delete our destinations.
     pub(super) fn withhold_removals_of(
         &mut self,
         shared: &[ServiceKey],

@@ -28,8 +28,8 @@ const FRESH: Duration = Duration::from_secs(2);
 const MOST_SUSPECTS: usize = 100;
 
 impl State {
-    /// Records the results of claims for virtual addresses. `found` is the time
-    /// at which the claims had these results.
+    /// Records `verdicts`, the results of claims for virtual addresses. The
+    /// claims ended with these results at the time `found`.
     pub fn hear_claims(&mut self, found: Duration, verdicts: BTreeMap<IpAddr, Verdict>) {
         let verdicts = verdicts.into_iter();
         let verdicts = verdicts.map(|(address, verdict)| (address, (verdict, found)));
@@ -264,10 +264,11 @@ fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     taken.map(|(address, _)| *address).collect()
 }
 
-/// Records in the journal which addresses this director takes over from a
-/// director that is out. Addresses that are no longer ours leave the record.
-/// While this director takes over, the addresses that `plan` adds enter the
-/// record. If the write fails, this director takes over no address.
+/// Updates the journal's list of addresses that this director took over because
+/// all other directors stopped renewing their Leases. Removes addresses that
+/// are no longer ours from the list. With [`Holding::TakeOver`], adds the
+/// addresses in `plan.add` to the list. If this write fails, the director takes
+/// over no address.
 fn record_taken_over(
     state: &mut State,
     edges: &mut Edges<'_>,

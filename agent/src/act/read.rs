@@ -15,11 +15,11 @@ use super::{
 use crate::decide::ours::Entry;
 
 /// Reads the services that are in doubt. If very many or all services are in
-/// doubt, reads the kernel's whole table. If it is unknown which entries of the
-/// intent were created, looks for them in the kernel's table. Those that exist
-/// with the intended configuration become ours. The round plans every service
-/// that was read. If the kernel's timeouts may differ from `timeouts`, reads
-/// the kernel's timeouts too.
+/// doubt, reads the kernel's whole table. If `state.in_doubt` is true, looks in
+/// the kernel's table for the entries of the intent. An entry that exists with
+/// the intended configuration becomes ours. The round plans every service that
+/// was read. If the kernel's timeouts may differ from `timeouts`, reads the
+/// kernel's timeouts too.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer. After an error, services

@@ -14,16 +14,18 @@ pub(super) struct Segment {
     /// The result of the latest claim for each virtual address, and the time of
     /// the result.
     pub(super) verdicts: BTreeMap<IpAddr, (Verdict, Duration)>,
-    /// The interfaces on whose segments the agent cannot listen, each with the
-    /// reason.
+    /// The indexes of the interfaces on whose segments the agent cannot listen,
+    /// each with the reason.
     pub(super) deaf: BTreeMap<u32, String>,
     /// The latest orders to the claims thread: which addresses to probe for,
     /// hold or watch.
     pub(super) orders: Orders,
-    /// How many times this run added each of our addresses to an interface.
+    /// How many times the agent has added each of our addresses to an interface
+    /// since the agent started.
     pub(super) times: BTreeMap<IpAddr, u64>,
-    /// Addresses of ours that have been on an interface during this run.
+    /// Addresses of ours that have been on an interface since the agent
+    /// started.
     pub(super) seen: BTreeSet<IpAddr>,
-    /// Whether the interfaces were read in this run.
+    /// Whether the agent has read the interfaces since it started.
     pub(super) is_known: bool,
 }

@@ -42,8 +42,8 @@ pub struct State {
     pub(super) believed: Option<ActualTable>,
     /// The part of the kernel's table that must be read again.
     pub(super) doubt: Doubt,
-    /// The services that the next round must plan because their wish or their
-    /// known state in the kernel changed.
+    /// The services that the next round must plan, because their wanted state
+    /// or their known state in the kernel changed.
     pub(super) dirty: BTreeSet<ServiceKey>,
     /// Whether the next round must plan all services.
     pub(super) everything_is_dirty: bool,
@@ -56,12 +56,13 @@ pub struct State {
     /// Strangers' destinations in our services.
     pub(super) strangers: BTreeMap<ServiceKey, Vec<DestinationKey>>,
     /// Wanted entries that the agent left alone because they belong to
-    /// strangers.
+    /// strangers. `None` stands for the service itself, and `Some` for a
+    /// destination in the service.
     pub(super) left: BTreeMap<ServiceKey, Vec<Option<DestinationKey>>>,
     /// Services whose destinations are not in the wanted order.
     pub(super) misordered: BTreeSet<ServiceKey>,
-    /// The plan for the virtual addresses from the last reading of the
-    /// interfaces. The plan was made for the wish `placed_for`.
+    /// The plan for the virtual addresses. The agent made the plan from the
+    /// last reading of the interfaces and the wanted state in `placed_for`.
     pub(super) placed: AddressPlan,
     pub(super) placed_for: Option<Addresses>,
     pub(super) segment: Segment,
@@ -132,9 +133,9 @@ impl State {
         self.doubt = Doubt::Everything;
     }
 
-    /// Makes the next round plan services whose wish changed. The round first
-    /// reads strangers' and adopted services again, because their last reading
-    /// may be old.
+    /// Makes the next round plan services whose wanted state changed. The round
+    /// first reads strangers' and adopted services again, because their last
+    /// reading may be old.
     pub fn wish_changed(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let before = self.believed.as_ref();
         let is_believed = |key: &ServiceKey| before.is_some_and(|table| table.contains_key(key));
@@ -149,9 +150,8 @@ impl State {
     }
 
     /// Makes the next round read the given services again, except services that
-    /// are ours. The agent may not know a stranger's service that was created
-    /// after the first reading, because [`State::hint`] passes over most
-    /// strangers' services.
+    /// are ours. [`State::hint`] ignores most strangers' services, so the agent
+    /// may not know a service that a stranger has created.
     pub fn look_at_strangers(&mut self, services: impl IntoIterator<Item = ServiceKey>) {
         let services = services.into_iter();
         let strangers: Vec<_> = services
@@ -430,8 +430,8 @@ impl State {
         self.retry.succeeded(subject);
     }
 
-    /// Forgets the failures of operations that are no longer planned. A failure
-    /// for an old wish says nothing about the new wish.
+    /// Forgets the failures of operations that are no longer planned, because
+    /// they belong to an old wanted state.
     pub(super) fn forget_old_wishes(&mut self, plan: &Plan) {
         if self.failures.is_empty() {
             return;

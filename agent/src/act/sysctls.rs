@@ -30,8 +30,8 @@ use crate::{
 
 /// Sets the sysctls that the services need. The journal keeps the value that
 /// each sysctl had before the agent first set it. When no service needs a
-/// sysctl in `net.ipv4.vs` any longer, the agent restores the sysctl's previous
-/// value, unless another process has changed the sysctl. Sysctls outside
+/// sysctl in `net.ipv4.vs` any longer, the agent restores this value. It does
+/// not restore a sysctl that another process has changed. Sysctls outside
 /// `net.ipv4.vs` stay set until the host is taken out of service.
 pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: Duration) {
     let Some(tuning) = &wish.tuning else {
@@ -79,7 +79,7 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
 }
 
 /// Returns the needs of all services that may need a sysctl: the services in
-/// force, and our services that the kernel still has.
+/// `wish`, and our services that the kernel still has.
 fn needs(state: &State, wish: &Wish) -> Needs {
     let mut needs = Needs {
         checks: is_checked(wish),

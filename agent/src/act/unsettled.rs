@@ -29,8 +29,7 @@ impl Unsettled {
         self.changes.push(change);
     }
 
-    /// Adds changes of ownership. `most` is the highest possible number of
-    /// `changes`.
+    /// Adds changes of ownership. There are at most `most` changes.
     pub(super) fn extend(&mut self, changes: impl IntoIterator<Item = Change>, most: usize) {
         self.changes.reserve(most);
         self.changes.extend(changes);
@@ -47,7 +46,7 @@ impl Unsettled {
         self.merged = self.changes.len();
     }
 
-    /// Whether `is_such` is true for the entry of any unrecorded change.
+    /// Whether any unrecorded change has an entry for which `is_such` is true.
     pub(super) fn has(&self, is_such: impl Fn(&Entry) -> bool) -> bool {
         self.changes.iter().any(|change| {
             let (Change::Own(entry) | Change::Disown(entry)) = change;
@@ -82,8 +81,8 @@ impl Unsettled {
 /// The merged changes of a service and its destinations.
 #[derive(Default)]
 struct ServiceChanges {
-    /// Whether the service ceased to be ours, with all its destinations. If so,
-    /// the other fields describe only what changed afterwards.
+    /// Whether the service ceased to be ours, with all its destinations. The
+    /// other fields then describe only the changes after this loss.
     is_disowned: bool,
     /// Whether the service became ours. If `is_disowned` is true as well, the
     /// service ceased to be ours first.

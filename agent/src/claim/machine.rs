@@ -69,9 +69,9 @@ const CONTESTED_FOR: Duration = Duration::from_secs(60);
 pub enum Order {
     /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend an address on the card. The second field is a
-    /// number. A new number means that the address was added again and must be
-    /// announced again.
+    /// Announce and defend an address on the card. The number changes each
+    /// time the address is added again. The address must then be announced
+    /// again.
     Hold(Card, u64),
     /// Find out whether another host has an address that is on the card. A
     /// watched address is neither announced nor defended.
@@ -93,7 +93,8 @@ pub struct Say {
     pub card: Card,
     /// The virtual address that the frame is about.
     pub address: IpAddr,
-    /// What the frame says about the address: [`Word::Asks`] or [`Word::Has`].
+    /// Whether the sender asks for the address ([`Word::Asks`]) or has the
+    /// address ([`Word::Has`]).
     pub word: Word,
 }
 
@@ -101,8 +102,8 @@ pub struct Say {
 #[derive(Debug)]
 pub struct Claims {
     claims: BTreeMap<IpAddr, Claim>,
-    /// The addresses, sorted by the due time of their next frame. A thousand
-    /// addresses may wait at the same time.
+    /// The addresses, sorted by the due time of their next frame. There may be
+    /// a thousand addresses.
     due: BTreeSet<(Duration, IpAddr)>,
     /// The addresses whose verdict may have changed since the last report.
     changed: BTreeSet<IpAddr>,
@@ -123,7 +124,8 @@ enum State {
         /// The number of probes for the address since its last conflict.
         quiet: u32,
         conflicts: u32,
-        /// The other host that has the address, according to the last frame.
+        /// The other host that has the address, according to the last frame
+        /// about the address.
         taken: Option<Mac>,
     },
     Free,
@@ -161,8 +163,8 @@ impl Claims {
         }
     }
 
-    /// Returns the addresses that this host probes for or has, each with its
-    /// card. The flag of an address says whether this host still probes for the
+    /// Returns the addresses that this host probes for, has or watches, each
+    /// with its card. The boolean is true if this host still probes for the
     /// address.
     pub fn asked(&self) -> impl Iterator<Item = (IpAddr, Card, bool)> {
         self.claims.iter().map(|(address, claim)| {
@@ -334,8 +336,8 @@ impl Claims {
         words
     }
 
-    /// Returns when the next frame or verdict is due. A received frame may
-    /// change this time.
+    /// Returns when the next frame or verdict is due. When a frame is
+    /// received, this deadline may change.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first().map(|(due, _)| *due)
     }

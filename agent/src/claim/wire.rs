@@ -35,8 +35,9 @@ const MOST_AT_ONCE: usize = 1000;
 /// The Ethernet segments on which the agent listens.
 #[derive(Default)]
 pub(super) struct Wires {
-    /// The packet sockets, by interface and address family. The packet sockets
-    /// have the type `UdpSocket` only because they send and receive datagrams.
+    /// The packet sockets, by interface and address family. They are not UDP
+    /// sockets. The type `UdpSocket` fits because packet sockets send and
+    /// receive datagrams too.
     wires: BTreeMap<(u32, Family), UdpSocket>,
     /// Sockets in the multicast groups of the IPv6 addresses that this host
     /// probes for. As a member of the groups, this host receives other hosts'
@@ -53,8 +54,8 @@ enum Family {
 }
 
 impl Wires {
-    /// Listens on exactly the cards in `addresses`. The flag of an address in
-    /// `addresses` says whether this host still probes for the address.
+    /// Listens on exactly the cards in `addresses`. The boolean is true if this
+    /// host still probes for the address.
     pub(super) fn listen_for(&mut self, addresses: impl Iterator<Item = (IpAddr, Card, bool)>) {
         let mut wires = BTreeSet::new();
         let mut groups = BTreeSet::new();
@@ -71,8 +72,8 @@ impl Wires {
             .into_iter()
             .filter(|wire| !self.wires.contains_key(wire))
             .collect();
-        // `link_addresses` lists all addresses of the host, so it is called
-        // only if a socket is missing.
+        // Call `link_addresses` only if a socket is missing, because it lists all addresses of
+        // the host.
         let names = match missing.is_empty() {
             true => Ok(BTreeMap::new()),
             false => link_addresses(),

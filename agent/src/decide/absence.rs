@@ -13,9 +13,9 @@
 //!
 //! With these two rules, a director's table loses no entry if an etcd is
 //! restored from an older backup, or if a folder is swapped or emptied. The
-//! rules protect small tables too. The doubt about an object lasts until a
-//! listing or an event names the object, or until the administrator allows the
-//! removals.
+//! rules protect small tables too. The agent doubts the deletion of an object
+//! until a listing or an event contains the object, or until the administrator
+//! allows the removals.
 //!
 //! ```text
 //! listings ─▶ absent objects: doubted, or not judged yet
@@ -56,11 +56,13 @@ pub enum Cause {
 pub struct Doubtful {
     /// The objects to which the held entries belong.
     pub objects: BTreeSet<Object>,
-    /// Whether the agent knows no object for some of the held entries.
+    /// Whether some of the held entries are orphans: the agent does not know
+    /// their objects.
     pub has_orphans: bool,
 }
 
-/// A summary, for a status, of the objects whose absence is not believed.
+/// Summarizes the objects whose absence is not believed. A status shows this
+/// summary.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {
     /// Why the absence of the objects is not believed.
@@ -81,7 +83,7 @@ enum Orphans {
     #[default]
     Believed,
     /// The agent keeps the orphans, because the listings may lack their objects
-    /// by mistake. The field is the reason.
+    /// by mistake. The field says why the agent doubts the listings.
     Doubted(Doubt),
 }
 
@@ -98,8 +100,8 @@ struct Listing {
 pub struct Absence {
     /// The newest known state of each source of objects.
     known: BTreeMap<Kind, Source>,
-    /// The state of each source in its last listing. This state may be older
-    /// than the state in `known`.
+    /// The state of each source according to its last listing. The state in
+    /// `known` may be newer.
     latest: BTreeMap<Kind, Source>,
     listings: BTreeMap<Kind, Listing>,
     /// The absent objects, each with the reason to doubt its deletion. If an
@@ -150,8 +152,8 @@ impl Absence {
     /// resourceVersion if that is a number. `is_used` says whether the event
     /// changed a part of the object that the agent uses. If `is_used` is false,
     /// the checkpoint need not record the new version. The checkpoint already
-    /// has a version from the object's creation or later. This version suffices
-    /// to recognize an older listing that lacks the object.
+    /// has the version of the object's creation, or a later one. That version
+    /// suffices to recognize an older listing that lacks the object.
     pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
         self.forget(kind, key);
         let Some(version) = version else {
@@ -303,8 +305,8 @@ impl Absence {
     }
 
     /// Treats all absent objects as deleted, because the administrator allowed
-    /// the removals. From now on, the state of each source in its last listing
-    /// counts as the newest known state. Returns the objects that were absent.
+    /// the removals. Also copies the state of each source from `latest` to
+    /// `known`. Returns the objects that were absent.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
         for (kind, latest) in &self.latest {

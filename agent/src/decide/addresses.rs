@@ -41,11 +41,12 @@ pub enum Holding {
 
 /// Returns whether the director `me` should have the VIPs of a group with the
 /// given `directors`. While no holder is named, the answer is undecided until
-/// `me` is among the directors. Of two directors that start at the same moment,
-/// at least one sees the other. With [`AddressRule::Dummy`], every director may
-/// have the VIPs while no holder is named. `is_live` returns whether a director
-/// is known to be a live director of the group. `are_others_out` says whether
-/// all directors of the group except `me` have stopped renewing their Leases.
+/// `me` is among the directors. If two directors start at the same moment, at
+/// least one of them sees the other. With [`AddressRule::Dummy`], every
+/// director may have the VIPs while no holder is named. `is_live` returns
+/// whether a director is known to be a live director of the group.
+/// `are_others_out` says whether all directors of the group except `me` have
+/// stopped renewing their Leases.
 pub fn holding(
     rule: &AddressRule,
     holder: Option<&str>,
@@ -172,8 +173,8 @@ pub struct AddressPlan {
     /// Whether the agent's own device must be created before addresses are
     /// added.
     pub needs_device: bool,
-    /// Whether this plan removes an address that the next plan adds to another
-    /// interface.
+    /// Whether an address moves to another interface: this plan removes the
+    /// address, and the next plan adds it again.
     pub moves: bool,
 }
 
@@ -396,8 +397,8 @@ fn place<'a>(
 
 /// Returns why an address cannot be on any of the `interfaces`: no interface
 /// has the address's subnet, or the interface that the rule names does not
-/// exist. Returns none if an interface already has the address. An interface
-/// that is down counts like any other interface.
+/// exist. Returns no reason if an interface already has the address. An
+/// interface that is down counts like any other interface.
 pub fn lacks_place(
     rule: &AddressRule,
     interfaces: &[Interface],

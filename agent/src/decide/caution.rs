@@ -41,10 +41,10 @@ pub enum Hold {
 }
 
 impl Hold {
-    /// Whether the hold continues after its reason is gone. Such a hold ends
-    /// only when the removals are released or the entries are wanted again. For
-    /// example, a definition that is created again has no objects at first, so
-    /// the removals must stay held.
+    /// Whether the hold continues when its reason no longer applies. Such a
+    /// hold ends only when the removals are released or the entries are wanted
+    /// again. For example, a definition that is created again has no objects at
+    /// first, so the removals must stay held.
     fn lasts(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }

@@ -1,6 +1,7 @@
 //! Translates resolved Kubernetes objects into the kernel table and virtual
-//! addresses that this director should have. No other file uses the terms of
-//! both the API and the kernel. The translation is pure: it does no I/O.
+//! addresses that this director should have. Only this file uses both the terms
+//! of the API and the terms of the kernel. The translation is pure: it does no
+//! I/O.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -119,7 +120,7 @@ impl Desired {
 pub struct CheckPolicy {
     /// The health check that each server must pass.
     pub check: Arc<HealthCheck>,
-    /// The namespace whose share of all probes includes the service's probes.
+    /// The service's probes count toward this namespace's share of all probes.
     pub namespace: Arc<str>,
     /// Servers that the group grants by name. The reason of a failed probe may
     /// quote text from the server only if the group grants the server by name.
@@ -133,7 +134,7 @@ pub struct CheckPolicy {
     pub quiesce_only: BTreeSet<DestinationKey>,
 }
 
-/// The services and servers that are ours, in the terms of the API objects.
+/// Answers whether a service or server of an API object is ours.
 #[derive(Debug)]
 pub struct Ours<'a> {
     /// The entries of the kernel's table that are ours.

@@ -1,8 +1,8 @@
 //! The removal guard limits how many entries are removed at once. A valid but
-//! empty answer of the API server must not empty a director's table. The API
-//! server's answer is valid but empty after etcd was lost, after a definition
-//! was deleted, or if the kubeconfig is for another cluster. The guard is pure:
-//! time is an argument.
+//! empty answer of the API server must not empty a director's table. Such an
+//! answer has three possible causes: etcd was lost, a definition was deleted,
+//! or the kubeconfig is for another cluster. The guard is pure: time is an
+//! argument.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,8 +16,8 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Regardless of the table's size, this many services and this many
 /// destinations may be removed within [`WINDOW`].
 pub const ALWAYS: usize = 10;
-/// A quarter of our services, and a quarter of our destinations, may be removed
-/// within [`WINDOW`] if a quarter is more than [`ALWAYS`].
+/// Within [`WINDOW`], one in four of our services may be removed if this is
+/// more than [`ALWAYS`]. The same rule applies to our destinations.
 pub const ONE_IN: usize = 4;
 
 /// Holds all removals once their number exceeds the budget. The hold ends when
@@ -96,9 +96,9 @@ impl Guard {
         self.holds = removals.into_iter().next().is_some();
     }
 
-    /// Counts a removal whose grace has ended. `now` is the time at which the
-    /// removal was allowed. The caller must count removals in the order of
-    /// their times.
+    /// Counts a removal whose grace has ended. `now` is not the end of the
+    /// grace, but the earlier time at which the removal was allowed. The caller
+    /// must count removals in the order of these times.
     pub fn count(&mut self, op: &Op, now: Duration) {
         self.recent.push_back((now, Count::of([op])));
     }
@@ -124,8 +124,8 @@ pub fn is_most<'a>(removals: impl IntoIterator<Item = &'a Op>, all: Count) -> bo
         || wanted.destinations * 2 > all.destinations && wanted.destinations > 0
 }
 
-/// Whether `wanted` removals would exceed the budget. `gone` is the number of
-/// recent removals, and `left` is the number of remaining entries.
+/// Whether `wanted` more removals would exceed the budget. `gone` is the number
+/// of recent removals, and `left` is the number of remaining entries.
 fn exceeds(gone: usize, wanted: usize, left: usize) -> bool {
     let budget = ALWAYS.max((left + gone) / ONE_IN);
     wanted > 0 && gone + wanted > budget

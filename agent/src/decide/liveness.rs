@@ -12,8 +12,8 @@ use std::{
 pub const VALID: Duration = Duration::from_secs(40);
 /// A director counts as out if its Lease was not renewed for this time.
 pub const OUT: Duration = Duration::from_secs(300);
-/// If the agent did not look at a Lease for more than this time, the time
-/// [`OUT`] begins again. The API server was probably away, so no director could
+/// If the agent did not look at a Lease for longer than this, it counts [`OUT`]
+/// from the start again. The API server was probably away, so no director could
 /// renew its Lease. While the API server answers, the agent looks at each Lease
 /// at least once a minute.
 pub const GAP: Duration = Duration::from_secs(150);
@@ -32,8 +32,8 @@ struct Seen {
     /// it was last seen (`last`).
     since: Duration,
     last: Duration,
-    /// When the time [`OUT`] began: at the first look at this renewal, or at
-    /// the first look after a gap of more than [`GAP`].
+    /// The time from which the agent counts [`OUT`]: the first look at this
+    /// renewal, or the first look after a gap of more than [`GAP`].
     unrenewed_since: Duration,
     /// Whether the agent saw a change of the renewal time. The first renewal
     /// that the agent sees may be of any age.

@@ -156,9 +156,9 @@ impl Remembered {
 impl Intent {
     /// Returns the intended entries that count as ours now. An entry is ours if
     /// the kernel's table has it with exactly the intended configuration. An
-    /// entry with any other configuration is a stranger's by now. An address
-    /// has no configuration except its interface, which is checked whenever
-    /// addresses are planned.
+    /// entry with any other configuration is a stranger's by now. The only
+    /// configuration of an address is its interface. Each plan for addresses
+    /// checks the interface.
     pub fn claims(&self, table: &ActualTable) -> Vec<Entry> {
         let mut claims = Vec::new();
         for (key, config) in &self.services {

@@ -116,7 +116,7 @@ impl Places {
 }
 
 /// Returns the wanted addresses that cannot be on this host, each with the
-/// reason. Addresses whose services are all ours are left out.
+/// reason. The result lacks an address if all its services are ours.
 fn missing(
     wanted: &Desired,
     ground: &Ground,

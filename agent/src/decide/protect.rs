@@ -4,10 +4,10 @@
 //! IPVS handles packets before the host's own sockets do. A service takes the
 //! host's own traffic in two cases. Either other machines reach the host at the
 //! service's address and port. Or the host reaches another machine, such as its
-//! API server, at this address and port. A server that is itself a director
-//! would send the packets of a service back. If an entry that takes the host's
-//! traffic is already in the kernel, the agent only reports the danger and does
-//! not remove the entry.
+//! API server, at this address and port. A server can also be a director
+//! itself. Such a server would send the service's packets back. If an entry
+//! that takes the host's traffic is already in the kernel, the agent only
+//! reports the danger and does not remove the entry.
 
 mod dangers;
 

@@ -23,8 +23,9 @@ use ipvs::{DestinationKey, ServiceKey};
 
 /// How long the reason for a refusal must be absent before the refusal ends.
 pub const QUIET: Duration = Duration::from_secs(600);
-/// The time between two looks at the host counts toward [`QUIET`], but at most
-/// this long. The state of the host between the looks is unknown.
+/// The time between two looks at the host counts toward [`QUIET`]. Of a longer
+/// gap between two looks, only this much counts, because the state of the host
+/// in the gap is unknown.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
 /// During this time after the host's start, new services may conflict with
 /// programs that have not started yet.
@@ -214,7 +215,7 @@ mod tests {
         for now in (100_001..200_000).step_by(1000) {
             refusals.look(|_| Reason::Unknown, s(now));
         }
-        // So far, the reason counts as absent for one minute.
+        // All looks so far count as one minute without the reason.
         for minute in 0..9 {
             refusals.look(|_| Reason::Absent, s(200_000 + 60 * minute));
             assert!(holds(&refusals), "after {minute} more minutes");

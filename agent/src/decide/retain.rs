@@ -13,10 +13,10 @@
 //! ```
 //!
 //! The retention stage prevents removals that must not happen, by keeping the
-//! entries in force. An entry that is ours, in the kernel and no longer wanted
-//! stays in force with its check, its VIP, its sysctls and its place in the
-//! order. Later stages plan for a table that includes the kept entries, so they
-//! never plan a held removal.
+//! entries in force. An entry stays in force if it is ours, in the kernel and
+//! no longer wanted. Its check, its VIP and its sysctls stay too, and a server
+//! keeps its place in the service's order. Later stages plan for a table that
+//! includes the kept entries, so they never plan a held removal.
 //!
 //! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
 //! deleted and created again within the grace, its entries never leave the
@@ -71,8 +71,8 @@ pub struct Before<'a> {
     pub ours: &'a Remembered,
     /// The kernel's table as last read.
     pub kernel: &'a ActualTable,
-    /// The services that may have changed since the last call, in the wanted
-    /// state or in the kernel. None means that every service may have changed.
+    /// The services whose wanted state or state in the kernel may have changed
+    /// since the last call. None means that every service may have changed.
     pub changed: Option<&'a BTreeSet<ServiceKey>>,
     /// The objects that listings left out, with the judgement about their
     /// absence.
@@ -111,8 +111,8 @@ type Leavings = BTreeMap<ServiceKey, Leaving>;
 enum Kept {
     /// The whole service, and every server of ours in it.
     Service,
-    /// Servers of a service that is still wanted, in the kernel's order. If a
-    /// server has no configuration here, `merge::keep` chooses one.
+    /// Servers of a service that is still wanted, in the kernel's order. If
+    /// the configuration of a server is none, `merge::keep` chooses it.
     Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
 }
 
@@ -194,7 +194,7 @@ impl Retention {
             }
             Removals::Guarded | Removals::Released => {
                 let is_released = removals == Removals::Released;
-                // In most rounds no entry leaves, so counting is unnecessary.
+                // In most rounds no entry leaves, so the entries need not be counted.
                 let (going, left) = match pending.is_empty() {
                     true => <(Count, Count)>::default(),
                     false => (self.going(), self.left(&before.ours.table)),

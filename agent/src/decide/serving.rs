@@ -54,8 +54,8 @@ pub struct Serving {
     memory: Memory,
     /// The services whose wanted state in the kernel may have changed.
     dirty: BTreeSet<ServiceKey>,
-    /// For each service, the time of its next health change that depends only
-    /// on time.
+    /// For each service, the time of the next health change that happens
+    /// without a new probe result.
     deadlines: BTreeMap<ServiceKey, Timestamp>,
     notes: BTreeMap<String, Option<String>>,
     /// Whether a new health report would differ from the last one.
@@ -237,7 +237,8 @@ impl Serving {
         }
     }
 
-    /// Makes the health changes that depend only on time and are due at `now`.
+    /// Makes the health changes that are due at `now` without a new probe
+    /// result.
     pub fn pass(&mut self, now: Timestamp) {
         let due: Vec<_> = self
             .deadlines
@@ -264,8 +265,8 @@ impl Serving {
         }
     }
 
-    /// Returns when the next health change that depends only on time is due, if
-    /// there is one.
+    /// Returns when the next health change is due that happens without a new
+    /// probe result, if there is one.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.values().min().copied()
     }
@@ -294,8 +295,8 @@ impl Serving {
             self.news.push((service.policy.namespace.clone(), news));
             self.notes
                 .extend([memory::service_row(key, service.below_since)]);
-            // A recovery of the service may end the slow start of its servers.
-            // The servers' checkpoint rows must show this.
+            // A recovery of the service may end the slow start of its servers. Write the
+            // checkpoint rows of these servers again.
             for (server, member) in &service.servers {
                 let (name, row) = memory::server_row(key, *server, &member.state);
                 self.notes.insert(name, Some(row));

@@ -121,8 +121,8 @@ pub fn is_ours(name: &str) -> bool {
 
 /// Whether the agent may have set a sysctl to the value `found`. The caller
 /// uses this function after a restart, when the agent no longer knows which
-/// value it wrote. If the agent never recommends the value, another process set
-/// it.
+/// value it wrote. If `found` is a value that the agent never recommends,
+/// another process is assumed to have set it.
 pub fn may_be_set_by_us(name: &str, found: &str) -> bool {
     let recommended: &[_] = match name.strip_prefix(IPVS) {
         Some("conn_reuse_mode") => &["0", "1"],
@@ -148,8 +148,8 @@ pub fn wanted(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
         SysctlProfile::None => Vec::new(),
     };
     settings.retain(|setting| !overrides.contains_key(&setting.name));
-    // An override of accept_ra is written first. An override of accept_ra can
-    // keep a default route that an override of forwarding would remove.
+    // Overrides of accept_ra come first. They can keep a default route that an
+    // override of forwarding would otherwise remove.
     let is_first = |name: &str| name.ends_with(".accept_ra");
     for first in [true, false] {
         let now = overrides.iter().filter(|(name, _)| is_first(name) == first);

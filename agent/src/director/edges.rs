@@ -83,8 +83,8 @@ impl Loop {
                 let before_boot = remembered.before_boot.take();
                 self.protection.remember(refused, before_boot);
                 self.state.remember(remembered);
-                // The journal may show that further addresses of the host are
-                // ours, so the host must be checked again.
+                // The journal may list more of the host's addresses as ours, so
+                // the agent must check the host again.
                 self.protection.look_again();
                 self.retry.succeeded(Subject::Journal);
                 // Entries that are ours are still served, even beyond a budget.

@@ -178,7 +178,8 @@ impl Loop {
     }
 
     /// Returns when the loop must wake even if no event arrives. While no round
-    /// can run, this function ignores deadlines that need a round.
+    /// can run, this function ignores deadlines for work that only a round can
+    /// do.
     pub(super) fn next_deadline(&self, now: Duration) -> Duration {
         let state = &self.state;
         let (round, look, protection, removal) = match self.trouble {
@@ -226,8 +227,8 @@ where
             tee.change(store, Change::Item(object))
         }
         Change::Listed => {
-            // The agent keeps using the last spec of a deleted DirectorGroup,
-            // so a DirectorGroup never counts as left out.
+            // No DirectorGroup counts as left out of a listing, because the
+            // agent keeps using the spec of a deleted DirectorGroup.
             let left_out: Vec<_> = match C::KEPT_WHEN_GONE {
                 true => Vec::new(),
                 false => store.left_out().cloned().collect(),

@@ -51,8 +51,8 @@ impl Loop {
         )
     }
 
-    /// Returns the named holder and the group's directors, without this
-    /// director. Returns an empty list until this director is among the group's
+    /// Returns the group's holder and its directors, except this director.
+    /// Returns an empty list until this director is among the group's
     /// directors.
     fn others(&self) -> Vec<&str> {
         let is_member = |directors: &&BTreeSet<String>| directors.contains(&self.name);
@@ -82,8 +82,8 @@ impl Loop {
     }
 
     /// Whether this host lacks a VIP that the objects want. The result is
-    /// cached until the wanted state or the agent's addresses change. Changes
-    /// of servers' health cause frequent rounds.
+    /// cached until the wanted state or the agent's addresses change. The cache
+    /// saves work, because servers' health changes cause many rounds.
     fn lacks_any(&mut self) -> bool {
         let desired = self.protection.desired();
         let changes = self.state.address_changes();

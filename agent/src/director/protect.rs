@@ -28,9 +28,9 @@ pub(super) type Suspects = BTreeMap<ServiceKey, Suspect>;
 pub(super) const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
 /// The interval at which the loop checks the host while no entry is refused.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// The time for which the first round waits to learn the group's directors. If
-/// the first round did not wait, it could put a server into the kernel that is
-/// itself a director.
+/// The time for which the first round waits to learn the group's directors.
+/// Without the wait, the first round could program a server that is itself a
+/// director.
 pub(super) const DIRECTORS_GRACE: Duration = Duration::from_secs(5);
 
 /// The state of the director's protection that is kept between rounds.
@@ -50,8 +50,8 @@ pub(super) struct Protection {
     ungranted: BTreeSet<(ServiceKey, Option<DestinationKey>)>,
     /// Whether removals were allowed at the last judgement.
     was_released: bool,
-    /// The wanted state that was judged last, and the same state without the
-    /// entries that the judgement removed.
+    /// The wanted state at the last judgement, before and after the judgement
+    /// removed entries.
     judged: (Arc<Desired>, Arc<Desired>),
     report: Arc<Report>,
     /// Whether the facts about the host or its group have changed since the
@@ -236,8 +236,9 @@ impl Protection {
         differing
     }
 
-    /// Remembers the entries that were refused for a known reason, and forgets
-    /// the entries that were admitted.
+    /// Remembers the refused entries, and forgets the entries that were
+    /// admitted. Does not remember a service that was refused only because
+    /// facts could not be read.
     fn record_refusals(&mut self, suspects: &Suspects, verdict: &Verdict) {
         let why = |(key, server): &Entry| {
             let suspect = suspects.get(key)?;
@@ -272,9 +273,10 @@ impl Loop {
     /// Returns the services and servers that would take this host's own
     /// traffic, or none if no judgement is due. Checks the host when a check is
     /// due or a service is new. Reads the host's listening sockets only if a
-    /// service may be at one of the host's own addresses. Makes the round read
-    /// the returned services from the kernel's table. The round also reads the
-    /// services that the last judgement refused.
+    /// service may be at one of the host's own addresses. Unless services may
+    /// take the host's own traffic, also makes the round read services from the
+    /// kernel: the returned services, and the services that the last judgement
+    /// refused.
     pub(super) fn suspects(&mut self, now: Duration) -> Option<Suspects> {
         let is_released = self.is_released();
         if !self.protection.must_judge(is_released, now) {

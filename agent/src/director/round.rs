@@ -42,8 +42,8 @@ impl Loop {
         let changed = changed_services(self.protection.wanted(), &wanted);
         self.state.wish_changed(changed.iter().copied());
         // A server that is already in the kernel keeps serving until its first
-        // probe results. To find servers that are already in the kernel, the
-        // next round reads the changed services that are not ours.
+        // probe results. To find such servers, the next round reads each
+        // changed service that has a health check and is not ours.
         let checked = changed.iter();
         let checked = checked.filter(|key| wanted.checks.contains_key(key));
         self.state.look_at_strangers(checked.copied());
@@ -197,8 +197,8 @@ impl Loop {
         }
         outcome.missing.extend(self.places.missing());
         if !self.objects.is_listed() {
-            // Until all objects are listed, the agent does not know which
-            // entries of other programs conflict with objects.
+            // Until all objects are listed, the agent cannot know whether an
+            // entry of another program conflicts with an object.
             outcome.left.clear();
         }
         outcome
@@ -234,15 +234,15 @@ impl Loop {
         group.and_then(|group| group.in_force())
     }
 
-    /// Returns whether the group permits any number of removals now, and
-    /// whether the agent believes the permission.
+    /// Returns the state of the group's permission for removals: absent, given
+    /// or doubtful.
     fn permission(&mut self) -> Permission {
         let group = self.in_force();
         let until = group.and_then(|group| group.removals_allowed_until);
         Permission::of(until, (self.world.daytime)())
     }
 
-    /// Whether removals of any number are allowed.
+    /// Whether all objects are listed and the group permits every removal.
     pub(super) fn is_released(&mut self) -> bool {
         self.objects.is_listed() && self.permission() == Permission::Given
     }
@@ -286,8 +286,8 @@ impl Loop {
         }
     }
 
-    /// Returns the reason why removals are held regardless of their number, if
-    /// there is one.
+    /// Returns why the agent holds even a single removal, or none if it has no
+    /// such reason.
     pub(super) fn hold(&self) -> Option<Hold> {
         let missing = || self.absence.missing().map(Hold::Missing);
         self.caution.hold().or_else(missing)

@@ -80,8 +80,8 @@ impl Health {
         }
     }
 
-    /// Marks the health report as outdated, because the kernel entries may now
-    /// belong to other objects.
+    /// Marks the health report as outdated, because the objects behind the
+    /// kernel's entries may have changed.
     pub(super) fn names_changed(&mut self) {
         self.is_report_old = true;
     }

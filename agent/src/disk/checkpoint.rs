@@ -8,13 +8,14 @@
 //! events ─▶ Tee ─▶ Store; what is good in it ─▶ Recorder ─▶ thread ─▶ disk
 //! ```
 //!
-//! The checkpoint may be seconds older than the objects. The agent never waits
-//! for the checkpoint. While the disk refuses writes, the checkpoint's thread
-//! keeps the unwritten changes and reports the problem. After an error, the
-//! checkpoint's thread tries again and again to open the file. The checkpoint
-//! contains only accepted objects. The agent can therefore create missing
-//! entries for objects from the checkpoint. The agent never removes an entry
-//! because of the checkpoint alone ([`crate::director`]).
+//! An object in the checkpoint may be some seconds older than the newest
+//! version. The agent never waits for the checkpoint. While the disk refuses
+//! writes, the checkpoint's thread keeps the unwritten changes and reports the
+//! problem. After an error, the checkpoint's thread tries again and again to
+//! open the file. The checkpoint contains only accepted objects. The agent can
+//! therefore create missing entries for objects from the checkpoint. The agent
+//! never removes an entry because of the checkpoint alone
+//! ([`crate::director`]).
 
 mod pending;
 mod tee;
@@ -86,10 +87,10 @@ pub struct Restored {
 pub enum Note {
     /// An object's row, or `None` if the object was deleted.
     Object(Kind, ObjectKey, Option<String>),
-    /// The objects of one kind have been listed. The set has the key of each
-    /// object that exists or may still exist. An object that the listing left
-    /// out may still exist. The checkpoint deletes the rows of all other
-    /// objects of the listed kind.
+    /// The objects of one kind have been listed. The set has the keys of the
+    /// objects to keep: objects in the listing, and objects that may exist
+    /// although the listing left them out. The checkpoint deletes all other
+    /// rows of the kind.
     Listed(Kind, BTreeSet<ObjectKey>),
     /// The names of the group's directors.
     Directors(BTreeSet<String>),
@@ -103,7 +104,7 @@ pub enum Note {
     /// A manifest's last good text, or `None` if the manifest's file is gone.
     File(PathBuf, Option<String>),
     /// The remembered health of servers, by row key. The checkpoint deletes a
-    /// row with the value `None`.
+    /// row whose value is `None`.
     Standings(BTreeMap<String, Option<String>>),
     /// The last note: the checkpoint's thread writes all pending changes and
     /// ends.
@@ -345,7 +346,8 @@ where
     Ok(Change::Apply(object))
 }
 
-/// The part of an object's row that is no field of the Kubernetes object.
+/// The part of an object's row that the Kubernetes object itself does not
+/// contain.
 #[derive(Deserialize)]
 struct RowSource {
     /// Whether the object is from a file; `None` in rows that an older build

@@ -150,8 +150,8 @@ pub enum JournalError {
 pub struct FileJournal {
     path: PathBuf,
     boot_id: String,
-    /// The content that a new file gets if the journal's file is replaced while
-    /// the agent runs.
+    /// The records that outlive a boot. If the journal's file is replaced while
+    /// the agent runs, the new file gets these records.
     lasting: Lasting,
     open: OpenDatabase,
     /// The open journal file, or `None` after a failed write. After a failed
@@ -204,8 +204,7 @@ impl FileJournal {
         let failed = |error| failure(path, error);
         let database = open(path).map_err(failed)?;
         let remembered = rows::open(&database, boot_id).map_err(failed)?;
-        // Beginning a read transaction checks that the file can also be read
-        // later.
+        // Begin a read transaction only to check that the file can be read.
         let read = database.begin_read();
         read.map_err(|error| failed(error.into()))?;
         let journal = Self {
@@ -238,8 +237,8 @@ impl FileJournal {
     }
 
     /// Opens the journal's file again after an error. Fails with
-    /// [`JournalError::Replaced`] if the file was replaced or damaged and
-    /// therefore has no entries.
+    /// [`JournalError::Replaced`] if another file replaced the file or if its
+    /// content was damaged. The new file then has no entries.
     fn reopen(&mut self) -> Result<(), JournalError> {
         let is_same = match self.is_same_file() {
             Err(error) if database::is_content(&error) => {

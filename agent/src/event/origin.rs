@@ -25,9 +25,9 @@ pub enum Answer<T> {
     None(String),
     /// The agent lacks the RBAC permission for the look-up. If an earlier run
     /// had the permission, somebody has removed the permission. If no earlier
-    /// run had the permission, the RBAC rules come from an older chart. Agents
-    /// of an older chart limited only the number of removals, and needed no
-    /// look-up.
+    /// run had the permission, the RBAC rules come from an older chart. The
+    /// agents of such a chart needed no look-up, and only limited the number of
+    /// removals.
     NotAllowed,
 }
 

@@ -251,8 +251,9 @@ mod tests {
         assert_eq!(Lock::owner(), Some(own), "the process is named");
 
         // Each part of the lock alone keeps a second agent out. An agent in a
-        // container may share only the socket's name with the first agent. If
-        // the socket's name is taken, the first agent has only the file.
+        // container may see the first agent's socket but not its lock file. If
+        // another process has the socket's name, the first agent has only the
+        // file.
         let another = above.path().join("another");
         for folder in [&folder, &another] {
             let second = Lock::take_in(folder).expect_err("two agents in one network namespace");

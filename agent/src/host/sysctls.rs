@@ -83,9 +83,9 @@ pub fn changed_with_it(sysctls: &mut dyn Sysctls) -> io::Result<Vec<(String, Str
     Ok(found.collect())
 }
 
-/// The folder /proc/sys, or another folder in which the files of /proc/sys can
-/// be written. Below the folder `net`, the kernel shows the network namespace
-/// of the process that opens a file.
+/// The folder with the host's sysctls: /proc/sys, or the parent folder of a
+/// writable mount of /proc/sys/net. Below the folder `net`, the kernel shows
+/// the network namespace of the process that opens a file.
 #[derive(Debug)]
 pub struct SysctlFolder(pub PathBuf);
 

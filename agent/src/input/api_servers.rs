@@ -2,11 +2,11 @@
 //! not take the API server's addresses ([`crate::decide::protect`]).
 //!
 //! In a pod, the agent connects to the API server's cluster IP. kube-proxy
-//! translates the cluster IP before the packets reach IPVS, so the agent must
-//! also know the API servers' own addresses. The EndpointSlices of the Service
-//! `default/kubernetes` contain these addresses. A NAT rule that is not from
-//! kube-proxy may translate the connection, too. The agent therefore also asks
-//! the kernel's connection tracking where its own connection goes.
+//! translates this address before the packets reach IPVS. The agent must
+//! therefore also know the API servers' own addresses. The EndpointSlices of
+//! the Service `default/kubernetes` contain these addresses. A NAT rule that is
+//! not from kube-proxy may translate the connection, too. The agent therefore
+//! also asks the kernel's connection tracking where its own connection goes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,9 +30,9 @@ use crate::{
 
 /// The wait between two attempts of [`ApiServers::look_first`].
 const RETRY: Duration = Duration::from_secs(1);
-/// The interval at which the API server's host name is resolved again. If the
-/// API server did not answer, the EndpointSlices are also read again after this
-/// time.
+/// The interval at which the API server's host name is resolved again. While
+/// the API server does not answer, the agent also reads the EndpointSlices at
+/// this interval.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which the EndpointSlices are read again. This interval is
 /// long, because API servers rarely change and every agent of a fleet reads the
@@ -222,7 +222,8 @@ impl ApiServers {
                 None => INTERVAL,
             })
             .await;
-            // The watches of objects log that the API server does not answer.
+            // Nothing is logged here if the API server does not answer, because
+            // the watches of objects already log a line.
             self.look(&client, &events).await.unwrap_or_default();
         }
     }

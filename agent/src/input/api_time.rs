@@ -41,8 +41,9 @@ impl ApiTime {
     }
 
     /// Returns this host's time of day, and the API server's time of day if an
-    /// answer contained a time. A steady clock measures how old that answer is,
-    /// so a jump of this host's clock is noticed at once.
+    /// answer contained a time. A monotonic clock measures the age of the API
+    /// server's answer. So if this host's clock jumps, the two times differ at
+    /// once.
     pub fn daytime(&self) -> Daytime {
         Daytime {
             here: Timestamp::now(),

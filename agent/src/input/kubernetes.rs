@@ -153,9 +153,8 @@ impl Objects<'_> {
             .default_backoff()
             .modify(|object| object.metadata.managed_fields = None);
         // The combinator `then` asks the watcher for the next step only after
-        // the closure for this step has finished. With this order, the agent
-        // knows the current resourceVersion before the watcher requests the
-        // listing.
+        // the closure for this step has finished. So the agent knows the
+        // current resourceVersion before the watcher requests the listing.
         let stream = stream.then(|step| async {
             let source = match &step {
                 Ok(watcher::Event::Init) => version::current(&api).await,
@@ -201,8 +200,8 @@ impl Objects<'_> {
                 match &step {
                     watcher::Event::Init => is_dated = source.is_some(),
                     // Without the resourceVersion, the agent cannot tell how
-                    // old the listing is. So an object that the listing leaves
-                    // out may still exist.
+                    // old the listing is. An old listing may lack objects that
+                    // exist, so the agent lists the objects again.
                     watcher::Event::InitDone if !is_dated => return End::Undated,
                     _ => {}
                 }
@@ -218,8 +217,8 @@ impl Objects<'_> {
     }
 }
 
-/// Makes a planned check of the cluster, the CustomResourceDefinition and the
-/// resourceVersion.
+/// Checks the cluster and the CustomResourceDefinition again, and whether the
+/// resourceVersion has decreased.
 async fn look_again<K>(
     origin: &mut Origin,
     api: &Api<K>,
@@ -305,7 +304,7 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// The names and addresses of directors that were last sent to the loop.
+/// What the loop received last: the directors' names, and their addresses.
 #[derive(Default)]
 struct Sent {
     names: Option<BTreeSet<String>>,
@@ -347,8 +346,8 @@ impl Away {
     }
 
     fn saw<K>(&mut self, kind: &str, step: &watcher::Event<K>) {
-        // The step `Init` comes before the listing is requested, so it does not
-        // show that the API server answers.
+        // The watcher returns the step `Init` before it requests the listing.
+        // So `Init` does not show that the API server answers.
         let answered = !matches!(step, watcher::Event::Init);
         if answered && self.said.clear() {
             tracing::info!("the API server answers requests for {kind}s again");

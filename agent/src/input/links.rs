@@ -43,8 +43,8 @@ async fn run(events: &Sender<Event>) {
             Ok((connection, _handle, mut messages)) => {
                 said = None;
                 let connection = tokio::spawn(connection);
-                // The kernel did not notify the thread of changes before the
-                // thread subscribed. So the loop must read the interfaces now.
+                // Interfaces may have changed before the thread subscribed to
+                // changes. So the loop must read the interfaces now.
                 loop {
                     while messages.try_recv().is_ok() {}
                     if events.send(Event::Links).is_err() {

@@ -51,8 +51,8 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     let mut said = Said::default();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
-        // The agent reads manifests instead of an API server. So it forgets the
-        // API servers' addresses that it knows from the previous run.
+        // The agent reads manifests instead of an API server. So the loop must
+        // forget the addresses of API servers from the previous run.
         Event::ApiServers(BTreeSet::new()),
         Event::DirectorAddresses(BTreeMap::new()),
     ];
@@ -94,9 +94,9 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     }
 }
 
-/// Reads the folder of manifests, or returns `None` while its contents are
-/// still changing. A partly written file must not look like a removal of
-/// objects.
+/// Reads the folder of manifests, or returns `None` while the folder's contents
+/// are still changing. Otherwise, a file that is only partly written could look
+/// as if its objects had been removed.
 fn quiet_contents(folder: &Path, seen: &Contents) -> io::Result<Option<Contents>> {
     let contents = read(folder)?;
     if contents == *seen {
@@ -193,9 +193,9 @@ struct Manifests {
     seen: Contents,
     /// The folder of manifests that an earlier reading found, if any.
     known: Option<Folder>,
-    /// True if the manifest of the director's own group is missing, but the
-    /// agent does not treat the group as deleted. The group then keeps its last
-    /// spec.
+    /// True if the manifest of the director's own group has been missing since
+    /// the folder was empty or replaced. The agent then does not treat the
+    /// group as deleted, and the group keeps its last spec.
     is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
@@ -311,9 +311,8 @@ impl Manifests {
     }
 
     /// Whether the director's own group exists. Before the first reading, the
-    /// manifests of the previous run decide. If the group's manifest is
-    /// missing, but the agent does not treat the group as deleted, the group
-    /// still exists.
+    /// group exists if the previous run had a good manifest of the group. While
+    /// `is_group_missing` is true, the group exists without a manifest.
     fn has_group(&self) -> bool {
         let in_force = || self.in_force.values().flatten().any(|of| self.is_group(of));
         // Before the first reading, only the texts of the previous run are known.
@@ -406,7 +405,8 @@ impl Manifests {
     }
 }
 
-/// Whether `found` is another folder than `known`. False if either is `None`.
+/// Whether `known` and `found` are different folders. False if either is
+/// `None`.
 fn is_another(known: &Option<Folder>, found: &Option<Folder>) -> bool {
     matches!((known, found), (Some(known), Some(found)) if !known.is_same(found))
 }

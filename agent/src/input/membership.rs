@@ -106,8 +106,8 @@ impl Membership {
         })
     }
 
-    /// Returns the time after `now` at which the next director leaves the group
-    /// because its Director was deleted.
+    /// Returns the next time at which a director leaves the group because its
+    /// Director was deleted. The returned time is later than `now`.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         let ends = self.left.values().map(|(at, _)| *at + LEAVE_TIME);
         ends.filter(|end| *end > now).min()
@@ -133,9 +133,9 @@ impl Membership {
         before.cloned().unwrap_or_default()
     }
 
-    /// Returns true if the Director's status names the group of this
-    /// membership. The rest of the Director's status is ignored, because the
-    /// director's agent may be of a newer version.
+    /// Returns true if the Director's status names `self.group`. The rest of
+    /// the status is ignored, because the director's agent may be of a newer
+    /// version.
     fn is_of_group(&self, director: &DynamicObject) -> bool {
         let group = director.data.pointer("/status/directorGroupName");
         group.and_then(|group| group.as_str()) == Some(&self.group)

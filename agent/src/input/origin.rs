@@ -46,16 +46,16 @@ const CLUSTER: &str = "kube-system";
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The wait before a request without an answer is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// The wait between a failure of the watch and a check of the cluster. If the
-/// check gets no answer, and no removal depends on the check, the agent repeats
-/// the check after the same wait.
+/// The wait between a failure of the watch and a check of the cluster. A check
+/// without an answer is repeated after the same wait, unless removals wait for
+/// the check.
 const RECHECK: Duration = Duration::from_secs(10);
 
 /// The result of checking the cluster and the CustomResourceDefinition.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
-    /// The watch can continue. The loop has the result of every check that it
-    /// needs.
+    /// The watch can continue. If the loop needs the result of the check, the
+    /// result was sent to the loop.
     Done,
     /// The known objects are from another cluster, or the cluster was restored
     /// to an older state. All objects must therefore be listed again.
@@ -76,8 +76,7 @@ pub(super) struct Origin {
     /// The UID of the kind's CustomResourceDefinition at the time of the last
     /// listing.
     listed: Option<String>,
-    /// Whether the loop must wait for the next check of the cluster before it
-    /// removes entries.
+    /// Whether removals of entries must wait for the next check of the cluster.
     owed: bool,
     /// The time of the next check of the cluster, if a check is planned.
     due: Option<Instant>,

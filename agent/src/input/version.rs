@@ -5,9 +5,9 @@
 //! same kind *before* each listing, and waits for the answer. Both requests ask
 //! for the most recent state, so the listing is at least as new as the first
 //! answer. Even if etcd is restored, the agent therefore never overestimates
-//! how new a listing is. A request after the listing would be unsafe: by then,
-//! a restored etcd may have a resourceVersion that is higher than the
-//! listing's.
+//! how new a listing is. A request after the listing would be unsafe. If etcd
+//! was restored in between, the answer may have a higher resourceVersion than
+//! the listing.
 
 use std::fmt::Debug;
 
@@ -37,7 +37,7 @@ where
     })
 }
 
-/// The highest resourceVersion that one watch has shown.
+/// The highest resourceVersion that the agent has seen in one watch.
 #[derive(Debug, Default)]
 pub(super) struct Highest(Option<u64>);
 

@@ -85,8 +85,8 @@ impl Shared {
         })
     }
 
-    /// Returns the problem of this host that may have caused a failure, or
-    /// `None` if no such problem is known.
+    /// Returns the problem of this host that may have caused the failure
+    /// `failed`. Returns `None` if no such problem is known.
     async fn trouble(
         &self,
         target: &Target,
@@ -122,7 +122,8 @@ pub(super) async fn attempt(
     let deadline = began + check.timeout;
     let exchange = exchange(target, prepared, shared, &progress);
     let in_time = timeout_at(deadline, exchange).await;
-    // A UDP check without an expected answer fails only on an error.
+    // If a UDP check expects no particular answer, a timeout without any answer
+    // is not a failure.
     let is_silence_good =
         in_time.is_err() && matches!(&check.probe, Probe::Udp { expect, .. } if expect.is_empty());
     let out_of_time = || progress.out_of_time(check.timeout, &target.namespace);

@@ -316,8 +316,8 @@ impl Engine {
         let is_wanted = self.schedule.ended(landed.flight, now - self.epoch);
         let late = now.saturating_duration_since(landed.deadline);
         let held_up = match landed.outcome {
-            // A stall of the thread cannot cause a success. So a success is
-            // void only if the probe ended late.
+            // A stall of the thread can cause a failure, but not a success. So
+            // a success is void only if the probe ended late.
             Outcome::Verdict(Verdict::Success) => late,
             _ => late.max(self.stood_still - landed.stood_still),
         };
@@ -362,9 +362,10 @@ impl Engine {
 
 const WATCHED: &str = "every scheduled target is watched";
 
-/// A timer for the thread's next wake. A new timer interrupts tokio's wait if
-/// it fires before all other timers. The interruption costs two system calls.
-/// To avoid this cost, the alarm also sets a timer for the second-next wake.
+/// A timer for the thread's next wake. If a new timer is the first to fire,
+/// setting the timer interrupts tokio's wait. The interruption costs two system
+/// calls. To avoid this cost, the alarm also sets a timer for the second-next
+/// wake.
 struct Alarm([Pin<Box<Sleep>>; 2]);
 
 impl Alarm {
@@ -402,8 +403,8 @@ struct Voids {
 }
 
 impl Voids {
-    /// Records that the reason for a target's void probe changed from `before`
-    /// to `after`.
+    /// Records that the reason why a target's last probe was void changed from
+    /// `before` to `after`. The reason is `None` if the probe was not void.
     fn change(&mut self, before: Option<Arc<str>>, after: Option<Arc<str>>) {
         if let Some(before) = before {
             self.is_changed = true;

@@ -24,8 +24,8 @@ use nix::{
 
 use super::recent::Recent;
 
-/// How long a test of the firewall is valid for a server that keeps failing in
-/// the same way.
+/// How long the result of a firewall test is valid, if the server still fails
+/// in the same way.
 const BELIEVED: Duration = Duration::from_secs(30);
 const NO_FLAGS: MsgFlags = MsgFlags::empty();
 /// The IP protocol number of TCP (IPPROTO_TCP).
@@ -43,8 +43,8 @@ pub(super) enum Unheard {
 /// Tests the firewall with raw SYNs. Without the capability `CAP_NET_RAW` the
 /// test finds no problem.
 pub(super) struct Firewall {
-    /// The addresses to which the firewall recently let a SYN through. Each
-    /// comes with the server's failure that caused the test.
+    /// The addresses to which the firewall recently let a SYN through. The
+    /// value for each address is the server's failure that led to the test.
     let_through: Recent<SocketAddr, Unheard>,
     v4: OnceLock<Option<OwnedFd>>,
     v6: OnceLock<Option<OwnedFd>>,
@@ -171,7 +171,7 @@ fn checksum(source: IpAddr, destination: IpAddr, segment: &[u8; 20]) -> u16 {
 mod tests {
     use super::*;
 
-    /// A segment that contains its correct checksum has the checksum 0.
+    /// The checksum over a segment that contains its correct checksum is 0.
     #[test]
     fn the_checksum_is_the_internets() {
         for (source, destination) in [

@@ -196,7 +196,8 @@ impl Body {
             Self::Contains(_) => MOST_BODY,
             Self::Matches(_) => pattern::MOST_TEXT,
         };
-        // The bytes of the body that may still belong to a match.
+        // The bytes of the body in which the text or pattern may still be
+        // found.
         let mut kept: Vec<u8> = Vec::new();
         let mut left = most;
         let is_whole = loop {
@@ -260,8 +261,8 @@ fn range_in_words(statuses: &StatusRange) -> String {
 }
 
 fn failed(error: &hyper::Error) -> Failed {
-    // hyper has a method that recognizes this error, but only if hyper's
-    // feature `server` is on.
+    // hyper has a method that recognizes headers that are too large, but only
+    // if hyper's feature `server` is on.
     if error.is_parse() && error.to_string().contains("too large") {
         return Failed::answer(format!(
             "headers longer than {MOST_HEADERS} bytes, or more than {MOST_NUMBER}"

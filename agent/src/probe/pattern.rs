@@ -10,7 +10,8 @@ use super::{
     worker::{Share, Work},
 };
 
-/// A pattern is matched against this many bytes, from the start of a text.
+/// A pattern is matched only against the first bytes of a text, at most this
+/// many.
 pub(super) const MOST_TEXT: usize = 16 << 10;
 
 /// A regular expression, which is compiled before its first match.

@@ -11,17 +11,17 @@
 //! share, the probes of other namespaces do not begin later. The schedule
 //! limits each namespace in two ways:
 //!
-//! - Rate: a namespace begins probes no faster than its share of the total
-//!   rate, and no faster than twice the average rate of its targets.
+//! - Rate: a namespace begins probes at most at its share of the total rate. It
+//!   also begins them at most at twice the average rate of its targets.
 //! - Places: each probe in flight takes one of a limited number of places, for
 //!   up to a minute. If a namespace took a place that another namespace's
-//!   targets need, the place might become free too late. So a namespace never
+//!   targets need, the place might not be free in time. So a namespace never
 //!   takes such a place. If the other namespaces have few targets, the
 //!   namespace may use more places. An eighth of the places is a reserve, and
 //!   no namespace's share contains places of the reserve. When a namespace's
-//!   share grows, probes of other namespaces may still hold the added places.
-//!   Until these probes end, the namespace uses the reserve. A namespace never
-//!   takes more than half of the places left in the reserve.
+//!   share grows, other namespaces' probes may still hold the places that the
+//!   share has gained. Until these probes end, the namespace uses the reserve.
+//!   A namespace never takes more than half of the places left in the reserve.
 
 mod grid;
 mod pace;
@@ -49,14 +49,13 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const JITTER: u32 = 50;
 /// The reserve is the total number of places, divided by this number.
 const RESERVED: usize = 8;
-/// The limit for all namespaces together is this many times their average rate.
-/// Probes can thus catch up after a time in which no probe could begin. Each
-/// single namespace begins probes at most at twice its average rate. So no
-/// namespace normally waits because of the limit for all namespaces.
+/// All namespaces together may begin probes at this many times their total
+/// average rate. Probes can thus catch up after a time in which no probe could
+/// begin. A single namespace begins probes at most at twice its average rate.
+/// So no namespace normally waits because of the limit for all namespaces.
 const CATCH_UP: f64 = 4.0;
-/// The limit for all namespaces together is at least this many probes per
-/// second, times the number of namespaces. So namespaces with few targets do
-/// not wait for each other.
+/// All namespaces together may begin at least this many probes per second for
+/// each namespace. So namespaces with few targets do not wait for each other.
 const PER_NAMESPACE: f64 = 100.0;
 
 /// The targets that are probed, each with the time of its next probe.
@@ -65,7 +64,8 @@ pub(super) struct Schedule {
     keys: HashMap<ProbeId, Key>,
     shares: HashMap<Arc<str>, Share>,
     /// The namespaces that have a waiting target and have not used up their
-    /// places. Each comes with the time from which its next probe may begin.
+    /// places. Each entry has the time from which the namespace's next probe
+    /// may begin.
     ready: BTreeSet<(Duration, Arc<str>)>,
     grids: BTreeMap<Duration, Grid>,
     pace: Pace,
@@ -77,7 +77,7 @@ pub(super) struct Schedule {
     most_of_one: usize,
     /// Whether targets have changed since the shares were computed.
     are_shares_old: bool,
-    /// Whether [`Schedule::late`] may return another result than at the last
+    /// Whether the result of [`Schedule::late`] may have changed since the last
     /// call of [`Schedule::take_is_late_new`].
     is_late_new: bool,
     random: fastrand::Rng,
@@ -145,8 +145,8 @@ impl Schedule {
 
     /// Adds a target to the share of a namespace. The target is probed once per
     /// period, starting soon. If a namespace gets many targets at once, at most
-    /// 20 ms pass from one first probe to the next. If the targets have a short
-    /// period, less time passes.
+    /// 20 ms pass from one first probe to the next, or less if the targets have
+    /// a short period.
     pub(super) fn insert(
         &mut self,
         id: ProbeId,
@@ -247,7 +247,7 @@ impl Schedule {
         share.in_flight -= 1;
         if ended.is_orphan {
             share.orphans -= 1;
-            // If the places of namespaces are not limited, the end of a probe
+            // Without a limit on each namespace's places, the end of a probe
             // changes no share.
             self.are_shares_old |= share.is_empty() || self.most_of_one != usize::MAX;
         }
@@ -303,8 +303,8 @@ impl Schedule {
         std::mem::take(&mut self.is_late_new)
     }
 
-    /// Returns the same as [`Schedule::take_is_late_new`], but does not reset
-    /// the result to false.
+    /// Returns what the next call of [`Schedule::take_is_late_new`] would
+    /// return, and changes nothing.
     pub(super) fn is_late_new(&self) -> bool {
         self.is_late_new
     }
@@ -317,8 +317,8 @@ impl Schedule {
     }
 
     /// Returns the namespace whose probe begins at `now`. If several namespaces
-    /// may begin a probe, returns the one that is least ahead of its rate
-    /// ([`Pace::ahead`]).
+    /// may begin a probe, the namespace with the smallest [`Pace::ahead`] is
+    /// returned.
     fn next_namespace(&self, now: Duration) -> Option<&Arc<str>> {
         let ready = self.ready.iter().take_while(|(at, _)| *at <= now);
         let next = ready

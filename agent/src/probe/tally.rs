@@ -7,11 +7,11 @@ use crate::event::probed::Tally;
 
 /// The number of latest probe results that decide whether a target is flapping.
 const WINDOW: u32 = 20;
-/// A target counts as flapping if its latest results change at least this many
-/// times between success and failure.
+/// A target counts as flapping if its latest results contain at least this many
+/// changes between success and failure.
 const CHANGES: u32 = 10;
-/// A flapping target counts as stable again if its latest results change at
-/// most this many times between success and failure.
+/// A flapping target counts as stable again if its latest results contain at
+/// most this many changes between success and failure.
 const CALM: u32 = 4;
 
 /// The result of one probe. A void probe has no verdict.
@@ -59,7 +59,8 @@ impl Results {
         }
     }
 
-    /// Records a probe result. Returns the tally if the result changed it.
+    /// Records a probe result. Returns the tally if this result changed the
+    /// tally.
     pub fn note(&mut self, verdict: Verdict) -> Option<Tally> {
         let before = self.tally.clone();
         self.history = self.history << 1 | u32::from(verdict != Verdict::Success);
@@ -72,8 +73,8 @@ impl Results {
             Verdict::Failure(why) => {
                 // A server may fail each time for a different reason. Each new
                 // reason would then cause an event. So after `most_failures`
-                // failures, a new reason is reported only if it occurs twice in
-                // a row.
+                // failures in a row, a new reason is reported only if two
+                // consecutive failures have this reason.
                 if self.tally.failures < self.most_failures
                     || self.other_words.as_ref() == Some(&why)
                 {

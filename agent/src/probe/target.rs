@@ -31,8 +31,8 @@ pub enum Order {
     /// Stop probing the target with this id. If a probe of the target is in
     /// flight, its result is not reported.
     Stop(ProbeId),
-    /// Limit the probes per second of each namespace to the given rates from
-    /// now on.
+    /// From now on, limit each namespace's probes per second to the given
+    /// rates.
     Rates(Rates),
 }
 

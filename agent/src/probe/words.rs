@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 /// A message about a failed probe in two forms. Everybody who may read an
-/// object can read its status. Text that a server chose is therefore in a
-/// status only if the group grants the server's address by name. Numbers and
-/// names from a fixed list, such as an HTTP status or a TLS alert, are in both
-/// forms of the message.
+/// object can read its status. So a status quotes text of a server only if the
+/// group's `spec.realServerAddresses` grants the server's address, or if the
+/// server is from a file. Numbers and names from a fixed list, such as an HTTP
+/// status or a TLS alert, are in both forms of the message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Words {
     own: Cow<'static, str>,
@@ -14,8 +14,8 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Creates a message from a form without text of the server (`own`) and a
-    /// form with text of the server (`quoting`).
+    /// Creates a message from its two forms: `own` contains no text of the
+    /// server, and `quoting` contains text of the server.
     pub(super) fn quoting(own: impl Into<Cow<'static, str>>, quoting: String) -> Self {
         Self {
             own: own.into(),

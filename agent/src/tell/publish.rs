@@ -117,10 +117,11 @@ struct DirectorWriter<'a> {
 }
 
 impl DirectorWriter<'_> {
-    /// Creates the Director if there is none, and writes its group into the
-    /// status. Other directors therefore see this director before it takes any
-    /// VIP. Returns the Director's status and generation. A status from another
-    /// boot or for another group is replaced, and only its addresses are kept.
+    /// Creates the Director if there is none, and writes the director's group
+    /// into the status. So the other directors see this director before this
+    /// director takes any VIP. Returns the Director's status and generation. A
+    /// status from another boot or for another group is replaced, and only its
+    /// addresses are kept.
     async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
         let object = Director::new(&self.identity.name, DirectorSpec::default());
         let existing = self.apply(&object, false).await?;

@@ -91,8 +91,8 @@ pub struct Observed {
     pub at: Timestamp,
     /// The name of the director's group.
     pub group: String,
-    /// Digests of the objects that the round's wanted table came from, or
-    /// `None` if no round ran.
+    /// Digests of the objects from which the round's wanted table was computed,
+    /// or `None` if no round ran.
     pub used: Option<WorldDigests>,
     /// The result of the round, or `None` if no round ran.
     pub outcome: Option<Outcome>,
@@ -109,8 +109,8 @@ pub struct Observed {
     /// The reason why removals are held. `None` if removals are held only
     /// because there are too many, or if no removal is held.
     pub hold: Option<Hold>,
-    /// The reason why the agent ignores the group's permission for removals, if
-    /// it ignores the permission.
+    /// The reason why the agent ignores the group's permission for removals.
+    /// `None` if the agent ignores no permission.
     pub doubt: Option<Doubt>,
     /// The reason why the checkpoint cannot be written, if there is one.
     pub checkpoint_trouble: Option<String>,
@@ -134,9 +134,9 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let held = &observed.removals_held;
         exceptions.extend(exceptions_of(outcome, held, &observed.wishes));
         // If the journal or the interfaces cannot be used, a wanted entry may
-        // be missing without an exception. So `used` then keeps its value from
-        // the previous status. The controller therefore does not count the
-        // entry's service as programmed.
+        // be missing without an exception. So the status's field `used` keeps
+        // its previous value. The controller then does not count the service of
+        // the missing entry as programmed.
         if host_failure(outcome).is_none() {
             status.used.clone_from(&observed.used);
         }
@@ -252,8 +252,9 @@ fn programmed(observed: &Observed, status: &DirectorStatus, generation: i64) -> 
             generation,
         );
     }
-    // If no object wants a failed entry any longer, the status has no exception
-    // for the entry. But the condition must still report the failure.
+    // An operation may fail for an entry that no object wants any longer. The
+    // status has no exception for such an entry, but this condition must still
+    // report the failure.
     let mut failures = observed
         .outcome
         .iter()

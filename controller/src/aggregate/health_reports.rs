@@ -16,9 +16,9 @@ use crate::{history::Positions, need::Need};
 /// server.
 type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 
-/// The health reports of one group, by service. A report may leave out entries
-/// of a namespace. The health of services and servers of the namespace that the
-/// report does not name is then unknown.
+/// The health reports of one group, by service. A report may be incomplete for
+/// a namespace. The health of services and servers that the report does not
+/// name in that namespace is then unknown.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
@@ -41,8 +41,8 @@ pub(super) enum Known {
     Healthy,
     /// At least one director reports the server unhealthy.
     Unhealthy,
-    /// The server's health is unknown: no director has the server in its table
-    /// yet, or a director left servers out of its report.
+    /// The server's health is unknown. Either no director has the server in its
+    /// table yet, or a director left servers out of its report.
     Nothing,
 }
 
@@ -75,8 +75,8 @@ impl<'a> HealthReports<'a> {
             .map(|(director, _)| director.name)
     }
 
-    /// Returns the directors whose lists of services below the minimum leave
-    /// out services of a namespace.
+    /// Returns the directors whose reports leave out services below their
+    /// minimum. Only services of `namespace` count.
     fn leaving_services_out(&self, namespace: &str) -> impl Iterator<Item = &'a DirectorView<'a>> {
         let leaving_out = self.leaving_out.iter();
         leaving_out
@@ -91,7 +91,7 @@ pub(super) struct Servers<'b, 'a> {
     need: Option<&'b Need>,
     unhealthy: Option<&'b HashMap<&'a ObjectKey, Unhealthy<'a>>>,
     /// Whether every director's report names all unhealthy servers of the
-    /// namespace.
+    /// service's namespace.
     are_all_named: bool,
 }
 
@@ -129,8 +129,8 @@ impl<'b, 'a> Servers<'b, 'a> {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The live directors that, according to their reports, may not have the
-    /// server yet.
+    /// The live directors that possibly do not have the server yet, according
+    /// to their reports.
     pub(super) fn waiting(&self, server: &ObjectKey) -> impl Iterator<Item = &'b DirectorView<'a>> {
         let since = self.since(server);
         let all = match self.group.has_reached(&since) {
@@ -156,9 +156,9 @@ impl<'b, 'a> Servers<'b, 'a> {
     }
 }
 
-/// Returns a False or Unknown condition Ready if any director has, or may have,
-/// too few healthy servers for the service. Returns `None` if every director
-/// has enough healthy servers.
+/// Returns a condition Ready if a director does not certainly have enough
+/// healthy servers for the service. The condition is False or Unknown. Returns
+/// `None` if every director has enough healthy servers.
 pub(super) fn below_minimum(
     group: &Group<'_>,
     key: &ObjectKey,
@@ -205,14 +205,14 @@ pub(super) fn below_minimum(
         (false, 0) => Some(condition::none_healthy(names, generation)),
         // A director reports every service that is below its minimum of healthy
         // servers, except while it waits for the service's first probe results.
-        // So these directors wait for the first probe results.
+        // So the directors in `names` still wait for these results.
         (false, _) => Some(condition::first_results(names, generation)),
     }
 }
 
 /// Whether `healthy` of `total` servers are certainly enough for the service.
-/// After a service had too few healthy servers, it may need more than its
-/// minimum.
+/// A service that had too few healthy servers may need more than its minimum to
+/// recover.
 fn has_enough(availability: &Availability, healthy: usize, total: usize) -> bool {
     healthy >= availability.minimum_of(total)
         && (availability.recover_above.is_none() || healthy == total)

@@ -37,8 +37,8 @@ struct Answers<'a> {
     /// The directors that cannot program any service, each with the reason.
     broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
-    /// The directors whose reports do not name the service, but leave out
-    /// exceptions of the service's namespace.
+    /// The directors whose reports do not name the service, but are incomplete:
+    /// they leave out exceptions of the service's namespace.
     silent: Vec<&'a DirectorView<'a>>,
     programmed: usize,
 }
@@ -139,7 +139,8 @@ fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
 fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     let names = directors.iter().map(|director| director.name);
     let mut waiting = condition::programming(names, generation);
-    // Waiting does not help if the controller cannot read a director's report.
+    // If the controller cannot read a director's report, waiting does not help.
+    // So the message says what to do.
     let unreadable = directors
         .iter()
         .find(|director| !director.unreadable.is_empty());
@@ -217,9 +218,9 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
         ([only], []) => Some(only.name),
         _ => None,
     });
-    // If the report of `to_hold` leaves out VIPs, this VIP is one of them: a
-    // director that fails to take a VIP reports an exception, and `to_hold`
-    // reports none.
+    // If the report of `to_hold` leaves out VIPs, this VIP is one of them. A
+    // director that fails to take a VIP reports an exception, but `to_hold`
+    // reports no exception.
     if to_hold.is_some_and(|director| leaving_out.contains(&director)) {
         return None;
     }

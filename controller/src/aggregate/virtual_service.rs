@@ -68,8 +68,8 @@ fn accepted(
             condition::accepted_without_group(&service.group, generation)
         }
         (None, Some(_)) => condition::accepted(generation),
-        // After a change, an object is neither accepted nor rejected until the
-        // next [`crate::world::World::resolve`].
+        // A changed object is neither accepted nor rejected before the next
+        // [`crate::world::World::resolve`].
         (None, None) => condition::pending(kind::ACCEPTED, generation),
     }
 }

@@ -159,10 +159,10 @@ impl World {
         self.unresolved = true;
     }
 
-    /// Resolves the objects before `event` is applied, if `event` could undo a
-    /// change that is not resolved yet. The second change of an object can undo
-    /// the first, although directors may have used the state in between. So an
-    /// object's first change is resolved before its second change. A new
+    /// Resolves the objects now if `event` could undo a change that is not
+    /// resolved yet. The second change of an object can undo the first,
+    /// although directors may have used the state between the two changes. So
+    /// an object's first change is resolved before its second change. A new
     /// listing counts as a change of every object of its kind.
     fn resolve_before<C: Watched>(&mut self, event: &watcher::Event<Observed<C::Object>>) {
         let twice = match event {
@@ -207,8 +207,9 @@ impl ObjectState {
 }
 
 impl Changed {
-    /// Returns the change as seen by each affected group. An object that moves
-    /// to another group leaves its old group and enters the new one.
+    /// Returns the name of each affected group, and the group's part of the
+    /// change. An object that moves to another group leaves its old group and
+    /// enters the new one.
     fn by_group(&self) -> Vec<(String, Self)> {
         let group = |seen: &Option<ObjectState>| {
             let seen = seen.as_ref();
@@ -236,8 +237,8 @@ impl Changed {
         let digest = |seen: &Option<ObjectState>| seen.as_ref().map(|seen| seen.digest);
         Step {
             object: &self.key,
-            // A missing object has the default digest, which does not change
-            // the XOR.
+            // An object that does not exist has the default digest, which does
+            // not change the XOR.
             difference: digest(&self.before).unwrap_or_default()
                 ^ digest(&self.after).unwrap_or_default(),
             novelty: match (&self.before, &self.after) {

@@ -1,12 +1,12 @@
-//! Property: in any order of steps, the condition `Programmed` of a
-//! VirtualService is True only if every live director has used the state that
-//! the VirtualService needs. When all events and reports have arrived,
-//! `Programmed` is True.
+//! The tests run steps in any order, and check the condition `Programmed` of
+//! every VirtualService. `Programmed` is True only if every live director has
+//! used the state that the VirtualService needs. When all events and reports
+//! have arrived, `Programmed` is True.
 //!
-//! The model contains the API server's true history of each kind. A controller
-//! and directors follow each kind at their own pace, and reports arrive late.
-//! The model knows the objects that a director has used; the controller knows
-//! only their digests.
+//! The model contains all states that the API server had, for each kind of
+//! object. A controller and directors follow each kind at their own pace, and
+//! reports arrive late. The model knows the objects that a director has used;
+//! the controller knows only their digests.
 
 mod model;
 
@@ -157,7 +157,7 @@ fn what_comes_in_a_listing_and_goes_with_the_next_event_was_there() {
     assert_eq!(model.lie(), None);
 }
 
-/// When the server is deleted, the world returns to the state before the
+/// When the server is deleted, all objects are again as they were before the
 /// server's creation. So two directors report the same digest: one that never
 /// saw the server, and one that saw the deletion. A controller that started
 /// after the deletion cannot distinguish these directors.

@@ -18,9 +18,9 @@ pub struct Availability {
     /// What to do with a real server that fails its health check. Quiesce: the
     /// server's weight becomes 0, so the server keeps its connections and gets
     /// no new ones. Remove: the server is removed from the service, which cuts
-    /// its connections. The default is Remove if weight 0 would not move a
-    /// server's clients: with vip.protocol UDP, onePacketScheduling,
-    /// persistence or scheduler dh. In all other cases the default is Quiesce.
+    /// its connections. With vip.protocol UDP, onePacketScheduling, persistence
+    /// or scheduler dh, the default is Remove, because clients would stay with
+    /// a server of weight 0. In all other cases the default is Quiesce.
     /// Schedulers sh and mh always quiesce and do not allow Remove, because
     /// removing a server would move the clients of other servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,11 +35,10 @@ pub struct Availability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub minimum_healthy: Option<IntOrString>,
-    /// If belowMinimum is in force, it ends when the number of healthy servers
-    /// is above recoverAbove, or when all servers are healthy. recoverAbove is
-    /// a count or a percentage, like minimumHealthy, and requires
-    /// minimumHealthy. Without recoverAbove, belowMinimum ends when
-    /// minimumHealthy is reached.
+    /// belowMinimum ends when more than recoverAbove servers are healthy, or
+    /// when all servers are healthy. recoverAbove is a count or a percentage,
+    /// like minimumHealthy, and requires minimumHealthy. Without recoverAbove,
+    /// belowMinimum ends when minimumHealthy is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "quantity")]
     pub recover_above: Option<IntOrString>,

@@ -17,8 +17,8 @@ pub struct Budgets {
     #[serde(default = "servers_per_service")]
     #[schemars(range(min = 1, max = bounds::SERVERS_PER_SERVICE))]
     pub servers_per_service: i32,
-    /// The budget of each namespace. For a single namespace, an entry in the
-    /// field namespaces can replace some of these numbers.
+    /// The budget of each namespace. An entry in the field namespaces can
+    /// replace some of these numbers for one namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<NamespaceBudget>,
     /// The budget of all namespaces together. If the namespaces together want

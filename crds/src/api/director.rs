@@ -305,9 +305,9 @@ pub enum UnhealthyState {
     /// The server failed failureThreshold probes in a row and has not yet
     /// recovered.
     Down,
-    /// The server's probes alternate between success and failure. Before a
-    /// flapping server counts as healthy again, its probes must succeed for
-    /// longer than those of a server that is Down.
+    /// The server's probes alternate between success and failure. To become
+    /// healthy again, a flapping server must pass probes for longer than a
+    /// server that is Down.
     Flapping,
     /// The server is new, and none of its probes has succeeded yet.
     Unknown,

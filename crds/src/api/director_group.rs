@@ -155,8 +155,9 @@ pub enum OnConflict {
 
 /// How long the kernel remembers idle connections, in seconds, 1 to 2147483.
 /// The timeouts apply to all services on the director, including services of
-/// other programs. By default, a timeout keeps its value. If a director changed
-/// the timeout before, the director restores the earlier value.
+/// other programs. By default, a timeout keeps its value. If a director has set
+/// the timeout, the director restores the value that the timeout had before the
+/// director set it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
@@ -184,9 +185,9 @@ pub struct Timeouts {
 /// ipvs-operator's custom resource definitions is deleted. A director also
 /// holds every removal if its API server now belongs to another cluster. If
 /// objects are missing from a list, a director holds their removal in two
-/// cases. In the first case, the director has already seen newer objects than
-/// the list. In the second case, more than half of its services or servers are
-/// missing.
+/// cases. In the first case, the director has already seen objects that are
+/// newer than the list. In the second case, more than half of its services or
+/// servers are missing.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removals {

@@ -115,9 +115,10 @@ pub struct HttpGetProbe {
     #[serde(default = "default_statuses")]
     #[schemars(schema_with = "expected_statuses")]
     pub expected_statuses: Vec<String>,
-    /// A test of the body. With contains, the probe tests the first 64 KiB of
-    /// the body. With matches, the probe tests the first 16 KiB. Without
-    /// expectedBody, the probe does not read the body.
+    /// A test that the body of a good answer must pass. With contains, the
+    /// probe tests the first 64 KiB of the body. With matches, the probe tests
+    /// the first 16 KiB. Without expectedBody, the probe does not read the
+    /// body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_body: Option<ExpectedBody>,
     /// How the server's certificate is verified. tls is required with scheme
@@ -213,9 +214,9 @@ pub struct ProbeTls {
     #[schemars(length(max = bounds::NAME))]
     #[x_kube(validation = rule::host())]
     pub server_name: Option<String>,
-    /// The certificates of the trusted authorities, as PEM in base64 of at most
-    /// 128 KiB. Other authorities are not trusted, even if the system trusts
-    /// them.
+    /// The certificates of the trusted authorities: PEM, encoded as at most 128
+    /// KiB of base64. Other authorities are not trusted, even if the system
+    /// trusts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "ca_bundle")]
     pub ca_bundle: Option<ByteString>,

@@ -156,9 +156,9 @@ pub struct RealServerStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckingDirectors {
-    /// The number of directors that check the server. A director with a live
-    /// Lease counts if a service of its group checks the server: the service
-    /// has a health check and uses the server.
+    /// The number of directors that check the server. A director counts if its
+    /// Lease is live and a service of its group checks the server. Such a
+    /// service has a health check and uses the server.
     pub checking: i32,
     /// The number of directors on which the server is healthy for every service
     /// that checks the server.

@@ -89,8 +89,8 @@ pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Returns the CEL rule of a label's key. A schema cannot bound the length of a
-/// map's keys, or of the part before the slash, so the rule bounds both
-/// lengths.
+/// map's keys. So the rule bounds the length of the key, and the length of the
+/// part before the slash.
 fn key_rule() -> String {
     format!(
         "key.size() <= {} && key.indexOf('/') <= {} && {KEY}",

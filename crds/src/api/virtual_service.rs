@@ -141,15 +141,15 @@ pub struct VirtualServiceSpec {
     pub scheduler: Scheduler,
     /// Options of the sh and mh schedulers. By default, scheduler sh has the
     /// flag sh-fallback, and scheduler mh has the flag mh-fallback. An empty
-    /// list turns off this flag. Without this flag, clients that the scheduler
-    /// assigns to a server of weight 0 are refused.
+    /// list turns off the default flag. Without a fallback flag, clients that
+    /// the scheduler assigns to a server of weight 0 are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scheduler_flags: Option<Vec<SchedulerFlag>>,
     /// Schedule every UDP datagram by itself, without a connection entry.
-    /// onePacketScheduling is allowed with protocol UDP and with a
-    /// firewallMark. Defaults to false.
+    /// onePacketScheduling requires protocol UDP or a firewallMark. Defaults to
+    /// false.
     #[serde(default)]
     pub one_packet_scheduling: bool,
     /// Send new connections of a client to the server that the client used
@@ -368,10 +368,10 @@ pub enum PersistenceEngine {
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {
     /// The service's conditions: Accepted, ResolvedRefs, Programmed and Ready.
-    /// Ready repeats the first of Accepted, ResolvedRefs and Programmed that is
-    /// not True. If these three conditions are True, Ready can still be False
-    /// with reason BelowMinimum. A live director then has fewer healthy servers
-    /// for the service than the service's minimum.
+    /// If one of Accepted, ResolvedRefs and Programmed is not True, Ready
+    /// repeats the first such condition. If these three conditions are True,
+    /// Ready can still be False with reason BelowMinimum. A live director then
+    /// has fewer healthy servers for the service than the service's minimum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// How many real servers the service selects, and how many are healthy.
@@ -391,8 +391,8 @@ pub struct RealServerCounts {
     pub selected: i32,
     /// The number of servers that get new connections. Servers that the service
     /// cannot use and servers of weight 0 do not count. Without a health check,
-    /// all other servers count. With a health check, a server counts under two
-    /// conditions: a live director has reported the server, and no live
+    /// all other servers count. With a health check, each of these servers
+    /// counts only if a live director has reported the server, and no live
     /// director reports the server unhealthy. Servers that get connections only
     /// because of belowMinimum do not count.
     pub healthy: i32,

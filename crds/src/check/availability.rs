@@ -46,9 +46,9 @@ pub(super) fn availability(
 }
 
 /// Returns what happens to a server that fails. By default, a failed server is
-/// removed if its clients would stay with the server at weight 0. UDP clients
-/// would stay, for example: the kernel never treats their packets as a new
-/// connection, even with `expire_nodest_conn` (`ip_vs_in_hook` in
+/// removed if its clients would keep using it at weight 0. UDP clients would do
+/// so, for example: the kernel never treats their packets as a new connection,
+/// even with `expire_nodest_conn` (`ip_vs_in_hook` in
 /// `net/netfilter/ipvs/ip_vs_core.c`). With the schedulers sh and mh, a server
 /// is never removed. The tables of sh and mh depend on the order in which
 /// servers were added. If a server were removed and added again, the clients of

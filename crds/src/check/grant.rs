@@ -39,8 +39,9 @@ pub struct Grants {
 /// How a DirectorGroup grants an address.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Extent {
-    /// The group lists no server addresses. Servers may then have every address
-    /// except loopback addresses and the addresses of cloud metadata.
+    /// The group lists no server addresses. Without a list, servers may have
+    /// every address except loopback addresses and the addresses of cloud
+    /// metadata.
     Default,
     /// The group grants a network of several addresses, which contains this
     /// address.

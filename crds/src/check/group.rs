@@ -37,11 +37,12 @@ pub struct CheckedGroup {
 /// The sysctls that the directors of a group set.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SysctlRule {
-    /// Which sysctls the directors set although `overrides` does not name them.
+    /// The profile, which selects the sysctls that the directors set without an
+    /// entry in `overrides`.
     pub profile: SysctlProfile,
     /// The sysctls that the group sets, with names as sysctl(8) writes them.
-    /// Each sysctl belongs to an interface or to IPVS, and no name leads to a
-    /// file outside `/proc/sys`.
+    /// Each sysctl belongs to an interface or to IPVS. No name leads to a file
+    /// outside `/proc/sys`.
     pub overrides: BTreeMap<String, String>,
 }
 

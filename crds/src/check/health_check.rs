@@ -126,7 +126,7 @@ fn dns(raw: &api::DnsProbe) -> Result<DnsProbe, Rejection> {
 }
 
 /// Checks the address that a DNS answer must contain. Returns the address in
-/// its standard form, because answers are compared as text.
+/// its standard form, because the prober compares addresses as text.
 fn answer_address(
     family: &str,
     text: &str,
@@ -145,8 +145,8 @@ fn answer_address(
     Ok(address.to_string())
 }
 
-/// Checks a text field. Refuses an empty text, because an empty text in the
-/// checked form means that the field is absent.
+/// Checks the length of an optional text. Refuses an empty text, because the
+/// checked form uses the empty text for a missing field.
 fn text(field: &str, raw: Option<&str>, longest: usize) -> Result<String, Rejection> {
     let Some(raw) = raw else {
         return Ok(String::new());

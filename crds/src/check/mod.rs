@@ -1,4 +1,5 @@
-//! Turns raw specs into checked specs, which are valid by themselves.
+//! Turns raw specs into checked specs. A checked spec obeys all rules that do
+//! not depend on other objects.
 //!
 //! Every rule in this module is about a single object. At admission, the schema
 //! and its CEL rules refuse the same specs as this module. A test compares the

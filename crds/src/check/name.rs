@@ -101,8 +101,8 @@ pub(super) fn interface(path: &str, name: &str) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Checks the key of a label: a name, optionally with a DNS subdomain and a
-/// slash before it.
+/// Checks the key of a label: either a name, or a DNS subdomain, a slash and a
+/// name.
 pub(super) fn label_key(path: &str, key: &str) -> Result<(), Rejection> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
@@ -160,8 +160,9 @@ fn is_label_name(name: &str) -> bool {
         )
 }
 
-/// Returns whether `end` accepts the first and the last byte of a text, and
-/// `between` accepts all bytes between them. Returns false for an empty text.
+/// Returns whether a text has only allowed bytes. `end` must accept the first
+/// and the last byte, and `between` must accept all other bytes. Returns false
+/// for an empty text.
 fn is_framed(text: &str, end: impl Fn(u8) -> bool, between: impl Fn(u8) -> bool) -> bool {
     match text.as_bytes() {
         [] => false,

@@ -23,9 +23,9 @@ pub struct CheckedServer {
     /// A server with this many connections gets no new connections; 0 means no
     /// limit.
     pub upper_threshold: u32,
-    /// Below this number of connections, a server that reached the upper
-    /// threshold gets new connections again. 0 means three quarters of the
-    /// upper threshold.
+    /// A server that reached the upper threshold gets new connections again
+    /// when it has fewer connections than this number. 0 means three quarters
+    /// of the upper threshold.
     pub lower_threshold: u32,
 }
 

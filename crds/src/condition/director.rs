@@ -64,7 +64,8 @@ pub fn missing_objects_held<'a>(
 }
 
 /// RemovalsHeld of a Director is True: every removal waits for permission.
-/// `why` says why the removals wait. `removals` lists the removals held so far.
+/// `why` says why the removals wait. `removals` lists the removals that wait
+/// now.
 pub fn every_removal_held<'a>(
     reason: &'static str,
     why: &str,
@@ -140,8 +141,8 @@ pub fn health_checks_nothing(generation: i64) -> Condition {
     )
 }
 
-/// ProbesWorking of a Director is False: problems of the director itself
-/// prevent probes of some targets. The message gives each problem with the
+/// ProbesWorking of a Director is False: the director cannot probe some targets
+/// because of its own problems. The message lists these problems, each with the
 /// number of affected targets.
 pub fn health_checks_void<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
@@ -170,8 +171,8 @@ pub fn health_checks_void<'a>(
 }
 
 /// ProbesWorking of a Director is False: some namespaces want more probes than
-/// their share. For each of these namespaces, `reasons` has the reason and the
-/// number of targets that are probed late.
+/// their share. `reasons` has one entry for each of these namespaces: the
+/// reason, and the number of targets that are probed late.
 pub fn health_checks_late<'a>(
     reasons: impl Iterator<Item = (&'a str, usize)>,
     targets: usize,

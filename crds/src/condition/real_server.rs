@@ -11,16 +11,16 @@ use crate::{
     api::{CheckingDirectors, UnhealthyServer, UnhealthyState, int32},
 };
 
-/// The health of one server, combined over all services that use the server.
-/// All live directors that check the server report its health.
+/// The health of one server, combined over all services that use the server and
+/// all live directors that check the server.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerHealth<'a> {
     healthy: usize,
-    /// The name of each director that does not report the server healthy, with
-    /// the reason.
+    /// Maps each director that does not report the server healthy to the
+    /// reason.
     others: BTreeMap<&'a str, Sight>,
-    /// The reasons why the server is not healthy, each with the directors that
-    /// report it.
+    /// Maps each reported reason why the server is not healthy to the directors
+    /// that report this reason.
     words: BTreeMap<String, BTreeSet<&'a str>>,
 }
 
@@ -28,7 +28,7 @@ pub struct ServerHealth<'a> {
 /// a director, the reason that comes last in this enum counts.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Sight {
-    /// The director has not reported yet that it has the server.
+    /// The director has not reported yet that it uses the server.
     Waiting,
     /// The director's report does not name the server, but the report omits
     /// some unhealthy servers.
@@ -57,8 +57,8 @@ impl<'a> ServerHealth<'a> {
         self.words.entry(words(entry)).or_default().insert(director);
     }
 
-    /// Adds a director whose report does not name the server, although the
-    /// server may be unhealthy on that director. `sight` says why the report
+    /// Adds a director whose report does not name the server. The server may be
+    /// unhealthy on this director all the same. `sight` says why the report
     /// does not name the server.
     pub fn unnamed(&mut self, director: &'a str, sight: Sight) {
         let before = self.others.entry(director).or_insert(sight);

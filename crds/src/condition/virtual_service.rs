@@ -46,11 +46,11 @@ pub fn no_real_servers(namespace: &str, generation: i64) -> Condition {
     )
 }
 
-/// ResolvedRefs is False: some servers do not fit the service. The service uses
-/// only the other servers. `refused` must not be empty
-/// ([`crate::Resolved::refused_by`]). `left_out` is the number of servers that
-/// a budget leaves out ([`crate::Service::left_out`]); the message only counts
-/// these servers.
+/// ResolvedRefs is False: some servers do not fit the service. The service does
+/// not use these servers. `refused` must not be empty
+/// ([`crate::Resolved::refused_by`]). `left_out` is the number of further
+/// servers that a budget leaves out ([`crate::Service::left_out`]). The message
+/// gives only the number of these further servers.
 pub fn refused_refs<'a>(
     refused: impl IntoIterator<Item = (&'a ObjectKey, &'a Rejection)>,
     left_out: usize,
@@ -176,9 +176,9 @@ pub fn programmed_with_outdated<'a>(
     )
 }
 
-/// Programmed is Unknown: a budget leaves out servers of the service, but
-/// perhaps not the same servers on all directors. Some directors may not know
-/// the last accepted version of an object that counts toward the budget.
+/// Programmed is Unknown: a budget leaves out servers of the service. Directors
+/// may leave out different servers, because a director may not know the last
+/// accepted version of every object in the budget.
 pub fn programmed_as_budgets_allow(namespace: &str, generation: i64) -> Condition {
     condition(
         kind::PROGRAMMED,
@@ -239,8 +239,8 @@ pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
     )
 }
 
-/// Programmed is Unknown: some directors left addresses out of their status,
-/// and no director names the service's VIP.
+/// Programmed is Unknown: no director names the service's VIP, but some
+/// directors left addresses out of their status.
 pub fn more_vips<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     address: &str,
@@ -358,8 +358,8 @@ pub fn below_minimum(
     )
 }
 
-/// Ready is Unknown: the status of some directors has no room to name all
-/// services with too few healthy servers.
+/// Ready is Unknown: some directors cannot name all services with too few
+/// healthy servers, because their status has no room.
 pub fn more_below_minimum<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,
@@ -396,8 +396,8 @@ pub fn none_healthy<'a>(
     )
 }
 
-/// Ready is Unknown: some directors have no healthy server, but the first probe
-/// results are still outstanding.
+/// Ready is Unknown: some directors have no healthy server, because the first
+/// probes have not shown yet which servers are healthy.
 pub fn first_results<'a>(
     directors: impl IntoIterator<Item = &'a str>,
     generation: i64,

@@ -1,9 +1,9 @@
 //! Finds the objects that a DirectorGroup's budgets leave out. Budgets leave
 //! out the newest objects.
 //!
-//! For the age of a server in a service, the later creation time counts: the
-//! VirtualService's or the RealServer's. So a new object never displaces an
-//! older object.
+//! A server in a service is as old as the younger of two objects: the
+//! VirtualService and the RealServer. So a new object never displaces an older
+//! object.
 
 use std::{
     collections::{BTreeMap, BinaryHeap, HashMap},
@@ -17,11 +17,11 @@ use crate::{
 
 /// The key that sorts the servers of services by age. The key consists of the
 /// creation time of the younger object, the service's key, and the server's
-/// creation time and key. The index returns the servers of a service in this
-/// order.
+/// creation time and key. `ServersByLabel` returns the servers of a service in
+/// this order.
 pub(super) type Aged<'a> = (i64, &'a ObjectKey, (i64, &'a ObjectKey));
 
-/// One probe, in millionths of a probe. Probe rates are in millionths of a
+/// The number of millionths in one probe. Probe rates are in millionths of a
 /// probe per second.
 pub(super) const MICRO: u64 = 1_000_000;
 
@@ -30,24 +30,27 @@ pub(super) const MICRO: u64 = 1_000_000;
 pub(super) enum Excess {
     /// The service selects more servers than the budget per service allows.
     Service,
-    /// The namespace's services have more destinations than its budget allows.
+    /// The services of the namespace have more destinations than the
+    /// namespace's budget allows.
     Namespace,
     /// All namespaces together have more destinations than the total budget
     /// allows. The field is the namespace's fair share of the total budget, in
     /// destinations.
     Total(usize),
-    /// The namespace's health checks have more targets than its budget allows.
+    /// The health checks of the namespace have more targets than the
+    /// namespace's budget allows.
     ProbeTargets,
-    /// The namespace's health checks make more probes per second than its
-    /// budget allows.
+    /// The health checks of the namespace make more probes per second than the
+    /// namespace's budget allows.
     ProbeRate,
 }
 
 /// The limits of one namespace in one group.
 #[derive(Debug)]
 pub(super) struct Limit<'a> {
-    /// The newest server within the budget. The outer None means that no server
-    /// is left out. The inner None means that every server is left out.
+    /// The newest server within the budget. `None` means that the budget leaves
+    /// out no server. `Some(None)` means that the budget leaves out every
+    /// server.
     newest: Option<Option<Aged<'a>>>,
     pub(super) excess: Excess,
     /// How many destinations the namespace may have in all.
@@ -55,10 +58,10 @@ pub(super) struct Limit<'a> {
     /// How many destinations a director may keep for rejected services that it
     /// still serves. The destinations of accepted services do not count.
     room: usize,
-    /// An upper bound of the number of targets of the health checks.
+    /// An upper bound for the number of the namespace's probe targets.
     targets: usize,
-    /// An upper bound of the health checks' rate, in millionths of a probe per
-    /// second.
+    /// An upper bound for the namespace's probe rate, in millionths of a probe
+    /// per second.
     micro_probes: u64,
 }
 
@@ -90,9 +93,9 @@ impl<'a> Limit<'a> {
         self.micro_probes += micro_probes(check) * servers as u64;
     }
 
-    /// Whether the health checks of the namespace may exceed `budget`. The
-    /// counts are upper bounds, because a target that several services share is
-    /// counted more than once.
+    /// Returns whether the namespace's health checks could exceed `budget`.
+    /// `targets` and `micro_probes` are upper bounds, because a target that
+    /// several services share counts once for each service.
     pub(super) fn may_exceed(&self, budget: NamespaceRule) -> bool {
         self.targets > budget.probe_targets
             || self.micro_probes > MICRO * u64::from(budget.probes_per_second)
@@ -141,8 +144,8 @@ impl<'a> Group<'a, '_> {
     fn limits(&self, servers: &ServersByLabel<'a>) -> Vec<(&'a str, Limit<'a>)> {
         let total = self.budgets.total_destinations;
         let most = |namespace: &str| self.budgets.of(namespace).destinations;
-        // The index by label is fast, but its count may be too high: no server
-        // is matched with the selector.
+        // Counting with the index by label is fast. The count may be too high,
+        // because it includes servers that the selector does not match.
         let mut wanted = self.demands(|candidate| {
             let all = servers.of(&candidate.key.namespace, &candidate.service.selector);
             all.len().min(self.budgets.servers_per_service)
@@ -216,8 +219,8 @@ impl<'a> Group<'a, '_> {
         selected.map(move |(key, stored)| candidate.aged(key, stored.created))
     }
 
-    /// Returns the newest of a namespace's `given` oldest servers, or None if
-    /// `given` is 0.
+    /// Takes the `given` oldest servers of a namespace, and returns the newest
+    /// of these. Returns None if `given` is 0.
     fn newest(
         &self,
         namespace: &str,
@@ -244,7 +247,7 @@ impl<'a> Group<'a, '_> {
 }
 
 impl<'a> Candidate<'a> {
-    /// Returns the sort key of a server of this service, by age.
+    /// Returns the key that sorts a server of this service by age.
     pub(super) fn aged(&self, server: &'a ObjectKey, created: i64) -> Aged<'a> {
         (self.created.max(created), self.key, (created, server))
     }

@@ -19,9 +19,8 @@ pub(super) fn oldest_first<'a, C: 'a>(
     all
 }
 
-/// An index of servers by label. With the index, a service does not look at
-/// tens of thousands of servers, but only at servers that its selector may
-/// match.
+/// An index of servers by label. The index finds the servers that a service's
+/// selector may match, without a search through tens of thousands of servers.
 pub(super) struct ServersByLabel<'a> {
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<StoredServer<'a>>>,
     by_namespace: HashMap<&'a str, Vec<StoredServer<'a>>>,

@@ -54,10 +54,10 @@ impl Granted<'_> {
         Ok(extent)
     }
 
-    /// Returns whether the group's `spec.realServerAddresses` grants the
-    /// server's address. Returns false if the group grants the address by
-    /// default, and a rejection if the group does not grant it. A server from a
-    /// file needs no grant, so the result is true.
+    /// Returns true if the group's `spec.realServerAddresses` grants the
+    /// server's address, and false if the group grants the address by default.
+    /// Returns a rejection if the group does not grant the address. A server
+    /// from a file needs no grant, so the result is true.
     pub(super) fn judge_server(
         &self,
         key: &ObjectKey,

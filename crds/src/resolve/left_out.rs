@@ -17,7 +17,8 @@ pub(super) struct LeftOut {
 
 impl LeftOut {
     /// Records that a budget leaves a server out of a service. Returns whether
-    /// this pair is named. Other pairs are only counted.
+    /// the result names this pair of a service and a server. The result only
+    /// counts pairs that it does not name.
     pub(super) fn is_named(&mut self, service: &ObjectKey, server: &ObjectKey) -> bool {
         let is_first = |named: &mut HashSet<ObjectKey>, key: &ObjectKey| {
             !named.contains(key) && named.insert(key.clone())

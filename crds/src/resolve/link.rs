@@ -219,8 +219,9 @@ fn fit(
     })
 }
 
-/// Returns the port by which the kernel knows the server. Port 0 is for
-/// services without a single port: packets keep the port that the client used.
+/// Returns the port by which the kernel knows the server. Port 0 means that
+/// packets keep the port that the client used. This is possible only for
+/// services without a single port.
 fn port(
     service: ServiceId,
     server: Option<u16>,

@@ -18,9 +18,9 @@ use super::{
 use crate::{Kind, ObjectKey, Objects, Rejection, Resolved, Service, condition::reason};
 
 /// Moves accepted services and servers to [`Resolved::waiting`] while a budget
-/// has no room because the director still serves objects beyond the budget.
-/// Objects that the director already serves do not wait. The newest objects
-/// wait first.
+/// has no room for them. The reason is that the director still serves objects
+/// beyond the budget. Objects that the director already serves do not wait. The
+/// newest objects wait first.
 pub(super) fn wait<'a>(
     objects: &Objects,
     candidates: &[Candidate<'a>],

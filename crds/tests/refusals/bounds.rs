@@ -25,16 +25,15 @@ fn dns_name(length: usize) -> String {
     format!("{}b", &labels[..length - 1])
 }
 
-/// Returns a PEM bundle of the given length in base64: a comment and a
-/// certificate.
+/// Returns a PEM bundle in base64, with a comment and a certificate. The base64
+/// text has the given length.
 fn bundle(length: usize) -> String {
     let comment = "#".repeat(length / 4 * 3 - AUTHORITY.len() - 1);
     base64(&format!("{comment}\n{AUTHORITY}"))
 }
 
-/// A field, the maximum length of its value, and a function that returns a
-/// health check. The argument of the function is the length of the field's
-/// value.
+/// A field, the maximum length of its value, and a function. The function
+/// returns a health check in which the field's value has the given length.
 type Bound = (&'static str, usize, fn(usize) -> Value);
 
 const BOUNDS: [Bound; 17] = [
@@ -77,7 +76,7 @@ const BOUNDS: [Bound; 17] = [
         "httpGet.expectedBody.matches",
         1024,
         // The pattern is a character class. A plain sequence of the same length
-        // would compile to a program above the limit.
+        // would compile to a program that is too large.
         |length| {
             let class = format!("[{}]", "ü".repeat(length - 2));
             json!({"httpGet": {"expectedBody": {"matches": class}}})

@@ -434,9 +434,9 @@ fn server() -> BoxedStrategy<Value> {
     ])
 }
 
-/// Generates a service with only the parts that tests of edits need. Only a few
-/// addresses are possible, so that a service often keeps its address in an
-/// edit. One of the addresses is written in three forms.
+/// Generates a service with only the parts that tests of edits need. There are
+/// only a few addresses to choose from, so that an edit often keeps the
+/// service's address. One of the addresses is written in three forms.
 fn near_valid_service() -> BoxedStrategy<Value> {
     let vip = fields([
         (

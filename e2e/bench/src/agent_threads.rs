@@ -22,8 +22,9 @@ pub(crate) const NAME: &str = "director";
 /// How often [`AgentThreads::until_healthy`] checks the state of the agent.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The threads of an agent's loop and of the agent's checkpoint. Both threads
-/// run until the benchmark's process ends.
+/// Two running threads of an agent: one runs the agent's loop, and the other
+/// writes the agent's checkpoint. Both threads run until the benchmark's
+/// process ends.
 pub(crate) struct AgentThreads {
     /// The channel for events to the agent's loop.
     pub(crate) events: Sender<Event>,

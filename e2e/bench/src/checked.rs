@@ -50,7 +50,8 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Returns the number of probe targets, that is, of servers in all groups.
+    /// Returns the number of probe targets, which is the number of servers in
+    /// all groups.
     pub(crate) fn targets(self) -> u32 {
         self.groups * self.servers
     }
@@ -71,7 +72,8 @@ impl Checked {
         servers::address(self.first, number)
     }
 
-    /// Returns each service's VIP and the numbers of the service's servers.
+    /// Returns each service's VIP, and the range of numbers that identify the
+    /// service's servers.
     pub(crate) fn tables(self) -> impl Iterator<Item = (Ipv4Addr, Range<u32>)> {
         (0..self.virtual_services()).map(move |service| {
             let first = service / self.services * self.servers;

@@ -23,17 +23,17 @@ use crate::{
     trace,
 };
 
-/// The number of rounds before the measured round. After these rehearsals, the
-/// measured round needs no new memory pages.
+/// The number of rehearsals, which are rounds before the measured round. After
+/// the rehearsals, the measured round needs no new memory pages.
 const REHEARSALS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Contestant {
     /// The agent loads the table in one round, after rehearsals in the same
-    /// process. The round writes to the journal.
+    /// process. The agent also writes to the journal in this round.
     Ours,
-    /// The agent loads the table in the first round of its process. The round
-    /// writes to the journal.
+    /// The agent loads the table in the first round of its process. The agent
+    /// also writes to the journal in this round.
     OursCold,
     /// A loop that only sends the agent's prebuilt messages to the kernel.
     Floor,
@@ -71,9 +71,8 @@ impl Contestant {
         let name = self.to_possible_value().expect("no contestant is skipped");
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("contestant").arg(name.get_name());
-        // With these settings, glibc returns no freed memory to the kernel. The
-        // measured round can then reuse the memory of the rehearsals (see
-        // `ours`).
+        // These glibc settings keep freed memory in the process. So the
+        // measured round can reuse the memory of the rehearsals in `ours`.
         command.env(
             "GLIBC_TUNABLES",
             "glibc.malloc.trim_threshold=1073741824:glibc.malloc.mmap_max=0",

@@ -76,7 +76,7 @@ impl Director {
     }
 }
 
-/// Returns access to the sysctls of the lab's kernel.
+/// Returns the folder with the sysctls of the lab's kernel.
 pub(crate) fn sysctls() -> SysctlFolder {
     SysctlFolder("/proc/sys".into())
 }

@@ -34,8 +34,9 @@ impl Figure {
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        // The comparison uses the rounded value, because the rounded value is
-        // printed. Otherwise a line could read "1.3 <= 1.3 short".
+        // The printed value is rounded, so the rounded value is compared with
+        // the target. With the exact value, a printed line could read
+        // "1.3 <= 1.3 short".
         let value = shown(self.value).parse().unwrap_or(self.value);
         match self.target {
             Target::AtMost(limit) => value > limit,

@@ -1,6 +1,6 @@
-//! The fastest possible load of a table. The load only sends prebuilt netlink
-//! messages, in batches of 64 KiB. Only the last message of each batch asks for
-//! an answer.
+//! Measures the shortest time in which a program can load a table. The program
+//! only sends prebuilt netlink messages, in batches of 64 KiB. Only the last
+//! message of each batch asks for an answer.
 
 use std::{
     os::fd::AsRawFd,
@@ -37,9 +37,9 @@ pub(crate) fn load(size: Size) -> Result<Duration> {
     for batch in &batches {
         send(fd, batch, MsgFlags::empty())?;
         let length = recv(fd, &mut answer, MsgFlags::empty())?;
-        // If the kernel accepted the whole batch, its first answer acknowledges
-        // the batch's last message. In an answer, the error number follows the
-        // 16 bytes of nlmsghdr.
+        // If the kernel accepted the whole batch, the kernel's first answer
+        // acknowledges the last message of the batch. In an answer, the error
+        // number follows the 16 bytes of nlmsghdr.
         ensure!(
             answer[..length].get(16..20) == Some(&[0; 4]),
             "the kernel refused a message"

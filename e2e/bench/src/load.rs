@@ -21,7 +21,7 @@ const SLOW_SAMPLES: usize = 3;
 const REST: Duration = Duration::from_millis(500);
 
 pub(crate) fn measure() -> Result<()> {
-    // These two small loads are not measured. They make the kernel load the
+    // Two small loads, which are not measured, first make the kernel load the
     // IPVS modules.
     for contestant in [Contestant::Floor, Contestant::Ours] {
         contestant.sample(Size::new(10, 1))?;

@@ -136,7 +136,7 @@ enum Command {
     /// Makes servers fail and return, for the part `transition`
     #[command(hide = true)]
     FailServers,
-    /// Runs an agent that probes, for the part `probes`
+    /// Runs an agent that probes servers, for the part `probes`
     #[command(hide = true)]
     Probe { silent_percent: u32 },
     /// Runs the servers that agents probe

@@ -20,8 +20,9 @@ use ipvs::{
     ActualService, ActualTable, Error, Failure, Info, Kernel, Op, ServiceKey, Timeouts, codec,
 };
 
-/// A simulated kernel that stays empty. The simulated kernel encodes each
-/// operation like the socket to a real kernel, and then reports success.
+/// A simulated kernel whose table stays empty. The simulated kernel encodes
+/// each operation as a netlink message, as for a real kernel, and reports
+/// success.
 #[derive(Default)]
 pub(crate) struct Nothing {
     /// The total time that the simulated kernel spent encoding operations.

@@ -18,7 +18,7 @@ use crate::size::Size;
 /// The number of objects that the benchmark creates in the API server at the
 /// same time.
 const AT_ONCE: usize = 32;
-/// The time between two lines about the progress of creating objects.
+/// How often the benchmark prints how many objects it has created.
 const NEWS: Duration = Duration::from_secs(20);
 
 /// Creates, in the API server, a VirtualService and its RealServers for every

@@ -1,6 +1,6 @@
 //! Measures the longest time that a health check's regular expression can take.
-//! The benchmark uses the largest accepted patterns and the longest matched
-//! text.
+//! The benchmark uses the largest patterns that the API accepts, and the
+//! longest text that the agent matches.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use crate::figure::{Figure, Target};
 /// The length in bytes of the longest text that the agent matches against a
 /// regular expression.
 const TEXT: usize = 16 << 10;
-/// How many times each pattern is matched. The shortest time counts, because
-/// other processes may delay a match.
+/// How many times each pattern is matched. The benchmark uses the shortest of
+/// the measured times, because other processes may delay a match.
 const TIMES: u32 = 5;
 
 /// A pattern of the benchmark: its name and two functions. The first function
@@ -21,10 +21,10 @@ const TIMES: u32 = 5;
 /// which the pattern is slow.
 type Candidate = (&'static str, fn(usize) -> String, fn() -> Vec<u8>);
 
-/// Patterns with slow matches. The automaton of each pattern is in many states
-/// at once, so the regex crate's cache of states does not help. For a Unicode
-/// word boundary and a non-ASCII text, the regex crate does not use the cache
-/// at all.
+/// Patterns that the regex crate matches slowly. While the crate matches such a
+/// pattern, the pattern's automaton has many active states at once. So the
+/// crate's cache of states does not help. For a Unicode word boundary and a
+/// non-ASCII text, the regex crate does not use the cache at all.
 const CANDIDATES: [Candidate; 6] = [
     (
         "alternatives",

@@ -134,8 +134,8 @@ type Count = fn(&[u32], Duration) -> Result<Cost>;
 /// The resources that processes used, in total and by thread or system call.
 struct Cost {
     unit: &'static str,
-    /// The resource use of each thread, or the number of calls of each system
-    /// call, by name.
+    /// Maps the name of a thread to the thread's processor time, or the name of
+    /// a system call to the number of calls.
     parts: BTreeMap<String, f64>,
 }
 

@@ -21,8 +21,8 @@ use nix::{
 
 /// The TCP port on which each probed server listens.
 pub(crate) const PORT: u16 = 20080;
-/// The maximum number of files that the process of the servers has open, not
-/// counting one listener per server.
+/// How many files the servers' process may have open in addition to the
+/// servers' listeners.
 const OTHER_FILES: u64 = 100;
 /// The value that identifies standard input in epoll events. A listener is
 /// identified by the number of its server.

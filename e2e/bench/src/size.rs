@@ -78,8 +78,8 @@ impl Size {
             .collect()
     }
 
-    /// Returns the table that the kernel has when the wanted table is loaded.
-    /// The agent owns every entry.
+    /// Returns the kernel's table after the wanted table was loaded, and the
+    /// entries that the agent owns. The agent owns every entry of the table.
     pub(crate) fn loaded(self) -> (ActualTable, Owned) {
         let (mut table, mut owned) = (ActualTable::new(), Owned::default());
         for (key, wanted) in self.wanted() {

@@ -1,7 +1,8 @@
 //! Measures how fast the agent changes the weight of a server that failed or
 //! returned. The time begins with the decisive probe result, and ends when the
 //! kernel acknowledges the new weight. The benchmark reads a clock at the
-//! beginning and at the end of this time. All threads of the agent run.
+//! beginning and at the end of this time. The benchmark runs
+//! all threads of the agent.
 //!
 //! ```text
 //! prober ─▶ relay: clock ─▶ loop ─▶ the kernel's socket: clock
@@ -253,9 +254,8 @@ fn transitions(
             Moment::Weight { server, weight } => {
                 bail!("unexpected weight {weight} of {server}")
             }
-            // This verdict is ignored, because it repeats a verdict that is
-            // already known. A late answer can make later probe results repeat
-            // a verdict.
+            // A verdict that only repeats the server's previous verdict is
+            // ignored. The prober can repeat a verdict after a late answer.
             Moment::Verdict { .. } => {}
         }
     }

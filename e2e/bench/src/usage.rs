@@ -34,9 +34,9 @@ pub(crate) fn thread_seconds(id: u32) -> Result<BTreeMap<String, f64>> {
 }
 
 fn seconds(stat: &str) -> Result<f64> {
-    // Field 2 is the command's name, which may contain any character. Field 3
-    // follows the last `)`. The user time (utime) is field 14, and the system
-    // time (stime) is field 15.
+    // Field 2 of /proc/PID/stat is the command's name, which may contain any
+    // character. Field 3 follows the last `)`. The user time (utime) is field
+    // 14, and the system time (stime) is field 15.
     let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
     let ticks: Vec<f64> = fields
         .split_whitespace()

@@ -34,7 +34,7 @@ pub(crate) fn measure() -> Result<()> {
         let named = calls.filter(|call| words.iter().any(|word| call.contains(word)));
         named.count() as f64
     };
-    // The traced datagrams are too short for two requests, so each datagram
+    // A datagram of this edit has no room for two requests, so each datagram
     // counts as one request.
     let writes = count(&["sendto(", "sendmsg("]) - count(&DUMP);
     for (name, value, unit, most) in [
@@ -49,8 +49,8 @@ pub(crate) fn measure() -> Result<()> {
     Ok(())
 }
 
-/// Loads a table, and then edits one weight. Marks in the trace enclose the
-/// edit.
+/// Loads a table, and then edits one weight. Writes a mark into the trace
+/// before and after the edit.
 pub(crate) fn run() -> Result<()> {
     empty_namespace()?;
     let folder = scratch("weight-edit")?;

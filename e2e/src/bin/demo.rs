@@ -196,7 +196,8 @@ impl Scene {
         });
         self.table();
         // Each case has its own director, but all directors have the same name.
-        // So this case's network must be gone before the next case begins.
+        // So the network of a finished case must be gone before the next case
+        // begins.
         drop(self);
         kubectl(&["delete", "idir", "--all"]);
     }

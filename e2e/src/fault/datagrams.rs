@@ -135,8 +135,8 @@ impl Drop for Listening {
 fn read(socket: &UdpSocket, stopped: &AtomicBool, shared: &Shared) {
     let mut datagram = [0; 2048];
     while !stopped.load(Ordering::Relaxed) {
-        // An error of recv_from means that no datagram came, or that the
-        // server's previous answer could not be delivered.
+        // recv_from fails if no datagram came, or if the previous answer could
+        // not be delivered.
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
@@ -161,8 +161,8 @@ fn answer(socket: &UdpSocket, asked: &[u8], from: SocketAddr, shared: &Shared) -
 }
 
 /// Builds a DNS answer to a query with one question (RFC 1035, section 4.1).
-/// The test server uses no DNS library. If the agent and the test server used
-/// the same library, the tests could miss the library's bugs.
+/// The test server uses no DNS library. A test server with the agent's DNS
+/// library could hide the library's bugs from the tests.
 fn dns_answer(query: &[u8], code: u16) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     const ANSWER_TO_RECURSION: u16 = 0x8180;

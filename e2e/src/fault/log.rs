@@ -27,9 +27,9 @@ pub(super) struct Log {
 struct State {
     behaviour: Behaviour,
     since: Instant,
-    /// The number of health requests that the server still answers with the
-    /// chosen behaviour. The server answers all later health requests
-    /// correctly. `None` means that the server keeps the chosen behaviour.
+    /// The number of health requests for which the chosen behaviour still
+    /// applies. The server answers all later health requests correctly. `None`
+    /// means that the chosen behaviour applies to all health requests.
     left: Option<usize>,
     arrivals: Vec<Arrival>,
 }

@@ -67,7 +67,8 @@ impl Client {
     }
 
     /// Starts a download of `bytes` bytes in the background, at a limited rate.
-    /// `download` returns when the server has begun to answer.
+    /// `download` returns when the first part of the server's answer has
+    /// arrived.
     ///
     /// # Errors
     /// Returns an error in the same cases as [`get`](Self::get).
@@ -149,8 +150,8 @@ impl Download {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the download is still running. A failed download is not
-    /// running.
+    /// Returns whether the download is still running. Returns false if the
+    /// download has failed.
     pub fn is_running(&self) -> bool {
         self.reader
             .as_ref()

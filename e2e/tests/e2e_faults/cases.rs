@@ -1,6 +1,6 @@
-//! The fault table of the health-check tests. Each case has a fault of a
-//! server, the health check that must notice the fault, and the message that
-//! the Director must report.
+//! The fault table of the health-check tests. Each case consists of a server's
+//! fault, a health check and a message. The health check must notice the fault,
+//! and the Director must report the message.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub(crate) struct Case {
     /// The probe of the health check as YAML, with `CA` in place of the
     /// certificate authority's certificate.
     pub(crate) probe: &'static str,
-    /// The number of seconds between probes: twice the timeout. A probe
-    /// therefore fails before the next probe begins, and the test can count the
-    /// probes.
+    /// The health check's period in seconds, which is twice the timeout. A
+    /// probe therefore fails before the next probe begins, and the test can
+    /// count the probes.
     pub(crate) period: u8,
     pub(crate) fault: Fault,
     pub(crate) state: UnhealthyState,
@@ -70,8 +70,8 @@ const NAME: Fault = Fault::OthersCertificate;
 const EXPIRED: Fault = Fault::ExpiredCertificate;
 const UNKNOWN: Fault = Fault::StrangersCertificate;
 
-/// All cases of the fault table. Each case has its own port. A case that takes
-/// a host's link down also has its own host.
+/// All cases of the fault table. Each case has its own port. If a case takes a
+/// host's link down, the case also has its own host.
 pub(crate) const CASES: [Case; 20] = [
     http("stopped", TCP, Fault::Stopped).says("connection refused"),
     // The kernel reports "no route to host" if its ARP requests get no answer.

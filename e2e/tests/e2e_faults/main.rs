@@ -30,24 +30,24 @@ use crate::{
 /// healthy.
 const FAILURES: usize = 3;
 const SUCCESSES: usize = 2;
-/// At most this many probes may begin between the probe that decides a server's
-/// health and the change of the server's weight in the kernel. The weight
-/// changes some time after this probe, above all on a busy machine.
+/// After the probe that decides a server's health, the server's weight may
+/// change late. At most this many probes may begin in between. The weight
+/// changes later if the machine is busy.
 const LATE: usize = 10;
 
 /// The result of one case of the fault table.
 #[derive(Debug)]
 struct Line {
-    /// The number of probes that met the fault before the weight changed. The
-    /// lower bound counts the probes that certainly met the fault. The upper
-    /// bound also counts the probes that may have met the fault.
+    /// How many probes the faulty server got before its weight changed in the
+    /// kernel. The lower bound counts the probes that certainly met the fault.
+    /// The upper bound also counts the probes that may have met the fault.
     probes: RangeInclusive<usize>,
     seconds: f64,
     seen: UnhealthyServer,
-    /// The number of probes that found the server recovered before its weight
-    /// changed back. The lower bound counts the probes that certainly found the
-    /// server recovered. The upper bound also counts the probes that may have
-    /// found the server recovered.
+    /// How many probes the recovered server got before its weight changed back.
+    /// The lower bound counts the probes that certainly found the server
+    /// recovered. The upper bound also counts the probes that may have found
+    /// the server recovered.
     probes_back: RangeInclusive<usize>,
 }
 
@@ -123,9 +123,9 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
         let found = (&line.probes, &line.probes_back);
         match case.state {
             UnhealthyState::Flapping => {
-                // A server that alternates counts as failed after ten changes
-                // between success and failure, or after three failures in a
-                // row.
+                // The agent counts an alternating server as failed in two
+                // cases: after ten changes between success and failure, or
+                // after three failures in a row.
                 assert!(*line.probes.end() >= FAILURES, "{}: {found:?}", case.name);
                 assert!(
                     *line.probes_back.end() > SUCCESSES,
@@ -148,11 +148,12 @@ fn every_fault_is_seen_after_as_many_probes_as_configured_and_told_in_words() {
 /// server's fault.
 #[derive(Clone, Copy, Debug)]
 struct Done {
-    /// Every probe that began before the time `unseen` met the server's old
-    /// behaviour. A later probe may have met the new behaviour.
-    unseen: Instant,
-    /// Every probe that began at or after the time `after` met the server's new
+    /// A time before the change of the server's behaviour. Every probe that
+    /// began earlier met the old behaviour. A later probe may have met the new
     /// behaviour.
+    unseen: Instant,
+    /// A time after the change of the server's behaviour. Every probe that
+    /// began later met the new behaviour.
     after: Instant,
 }
 

@@ -1,5 +1,5 @@
-//! A director with an IPVS service for each case of the fault table. Each
-//! service has two servers, and the test makes one of these two servers fail.
+//! A director with one IPVS service for each fault in `CASES`. Each service has
+//! two servers, and the test makes one of these two servers fail.
 
 use std::net::{IpAddr, Ipv4Addr};
 

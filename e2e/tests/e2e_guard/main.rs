@@ -76,8 +76,8 @@ fn deleted_definitions_cut_nothing_until_it_is_released() {
         "no service may be removed, not even within the budget"
     );
 
-    // The CustomResourceDefinitions are installed again, but without objects.
-    // The removal guard still holds all removals.
+    // The CustomResourceDefinitions are installed again, but the deleted
+    // objects do not come back. The removal guard still holds all removals.
     let crds = chart().join("crds");
     kubectl(&["apply", "--server-side", "-f", &crds.to_string_lossy()]);
     for crd in definitions {
@@ -184,7 +184,8 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     expect_services(&course, SERVICES + 1);
 
     // An administrator may have chosen the other cluster's kubeconfig by
-    // mistake. After the return to the first cluster, no service is missing.
+    // mistake. When the agent connects to the first cluster again, no service
+    // is missing.
     agent.kill();
     kubectl(&["delete", DIRECTOR]);
     let mut agent = start_agent_of(Which::First, &course.director, "director1");

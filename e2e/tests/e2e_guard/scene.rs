@@ -14,8 +14,8 @@ use std::{
 use e2e::{cluster::PATIENCE, control, course::Course, eventually, ipvsadm, kubectl};
 
 pub(crate) const SERVICES: usize = 40;
-/// The number of services that a director with 40 services removes before the
-/// removal guard holds further removals.
+/// How many of its 40 services a director may remove before the removal guard
+/// holds further removals.
 pub(crate) const BUDGET: usize = 10;
 pub(crate) const PORTS: RangeInclusive<u16> = 8000..=8039;
 pub(crate) const DIRECTOR: &str = "idir/director1";
@@ -190,8 +190,8 @@ impl Traffic {
         let before = self.rounds.load(Ordering::Relaxed);
         eventually("a round over all services", PATIENCE, || {
             match self.rounds.load(Ordering::Relaxed) {
-                // The first round that ends may have begun before this call.
-                // The second round certainly began after this call.
+                // The next round that ends may have begun before this call. The
+                // round after the next certainly began after this call.
                 rounds if rounds >= before + 2 => Ok(()),
                 rounds => Err(rounds - before),
             }

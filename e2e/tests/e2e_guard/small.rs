@@ -17,7 +17,7 @@ use e2e::{
 
 use crate::scene::{DIRECTOR, servers};
 
-/// Tests run with each of these numbers of services.
+/// Tests use one director with each of these numbers of services.
 const COUNTS: [usize; 3] = [1, 3, 10];
 
 /// A director with its own group and its own host.
@@ -73,7 +73,7 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
             .collect()
     }
 
-    /// Returns how many services exist when the test backs up etcd.
+    /// Returns how many services exist at the time of the etcd backup.
     fn before(&self) -> usize {
         self.count - self.count.div_ceil(3)
     }
@@ -116,7 +116,8 @@ spec:
     )
 }
 
-/// Waits until the kernel has `services` services, each with both servers.
+/// Waits until the kernel has `services` services, and each service has both
+/// web servers.
 #[track_caller]
 fn expect(host: &Host, services: usize) {
     let what = format!("{services} services in the kernel of {}", host.name());
@@ -268,8 +269,8 @@ fn clear(folder: &Path) {
     }
 }
 
-/// Waits until a director's checkpoint records a folder of manifests that is
-/// not empty. The agent writes the checkpoint seconds after it has programmed
+/// Waits until a director's checkpoint records a folder that contains
+/// manifests. The agent writes the checkpoint seconds after it has programmed
 /// the kernel's table. If the agent is killed earlier, the next agent cannot
 /// notice that the folder was swapped.
 #[track_caller]
@@ -317,8 +318,8 @@ fn a_folder_of_manifests_that_was_swapped_cuts_nothing_until_it_is_released() {
             assert!(line.contains(words), "{line}");
             assert_eq!(found(director), (count, count * 2));
 
-            // In docs/removal-guard.md, the command that releases removals
-            // writes this manifest.
+            // The command in docs/removal-guard.md that releases removals
+            // writes the same manifest.
             let until = in_an_hour(director);
             let group = format!(
                 "apiVersion: ipvs.dev/v1alpha1

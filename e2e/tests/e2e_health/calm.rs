@@ -20,9 +20,9 @@ use e2e::{
 
 use crate::farm::{CHECK, Farm, VIP, service, wait_for_healthy};
 
-/// After each event, the test waits for this many probes. `PROBES` is larger
-/// than the failure threshold, so the agent would notice a failure within these
-/// probes.
+/// After each event, the test waits until every server has received this many
+/// probes. `PROBES` is larger than the failure threshold, so the agent would
+/// notice a failure within these probes.
 const PROBES: usize = 5;
 
 #[test]

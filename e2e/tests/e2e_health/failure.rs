@@ -1,5 +1,5 @@
-//! Tests servers that fail under traffic. A request may fail only if it is sent
-//! to the failed server before the failure threshold is reached.
+//! Tests servers that fail under traffic. Requests may fail only at the failed
+//! server, and only until the failure threshold is reached.
 
 use std::time::{Duration, Instant};
 
@@ -86,9 +86,9 @@ spec: {address: 192.168.2.200}
 ";
 
 /// Makes the first web server fail under traffic, and then brings the server
-/// back. The parameter `out` is the server's expected weight in the service
-/// `web` while the server is down. `None` means that the kernel must not have
-/// the server. Every service must have both web servers.
+/// back. While the server is down, its weight in the service `web` must be
+/// `out`. If `out` is `None`, the kernel must not have the server. Every
+/// service must have both web servers.
 fn go_and_come_back(manifests: &str, services: &[&str], how: How, out: Option<u32>) {
     let _cluster = Cluster::start();
     let mut course = Course::nat();
@@ -249,8 +249,9 @@ fn connections_of_a_failed_server_go_on_when_it_is_quiesced_and_end_when_it_is_r
 
     kubectl_apply(&manifest("Remove"));
     weights.wait_for((NAT_VIP, SERVER[0]), None, PATIENCE);
-    // The download stalls. The client gets no data from the removed server. The
-    // client also gets no RST, because the client sends no packet.
+    // The download from the removed server stalls, because the client gets no
+    // more data. The client also gets no RST, because the client sends no
+    // packet.
     own.finish()
         .expect_err("the removed server's download is cut");
     expect_to_move("the other server's", &other);

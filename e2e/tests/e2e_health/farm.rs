@@ -141,8 +141,9 @@ pub(crate) fn health() -> DirectorHealth {
     serde_json::from_str(&value("idir/director1", ".status.health")).unwrap_or_default()
 }
 
-/// Asserts that every failed request overlaps the period from the server's
-/// failure until the server was out of service.
+/// Asserts that every failed request was running at some time between `failed`
+/// and `out`. The server failed at the time `failed`, and was out of service at
+/// the time `out`.
 #[track_caller]
 pub(crate) fn assert_failed_between(asking: &Asking, failed: Instant, out: Instant) {
     let outside = |asked: &Asked| asked.at + asked.took < failed || asked.at > out;

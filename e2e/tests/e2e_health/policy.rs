@@ -48,9 +48,9 @@ fn with_no_healthy_server_all_serve_unless_told_otherwise() {
         server.behave(DOWN);
     }
     scene.expect_below("FailOpen", 0, 2, 1);
-    // From now until the servers recover, no request may fail. Earlier or
-    // later, the agent may remove a server for a moment, which ends the
-    // server's connections.
+    // From now until the servers recover, no request may fail. Before now, or
+    // after the servers have recovered, the agent may remove a server for a
+    // moment. The removal ends the server's connections.
     let in_force = Instant::now();
     scene.expect_pages(&[0, 1]);
     scene.expect_none_failed_since(in_force);
@@ -199,9 +199,9 @@ fn a_server_that_comes_back_starts_slowly() {
         "the first weight must be small: {weights:?}"
     );
 
-    // Before the time `half`, the returning server has at most half of its full
-    // weight. Before `half`, the returning server must get less than half as
-    // many requests as the other server.
+    // At the time `half`, the returning server first has more than half of its
+    // full weight. Before `half`, the returning server must get less than half
+    // as many requests as the other server.
     let half = steps.iter().find(|step| step.weight > Some(FULL / 2));
     let half = half.expect("the server got its full weight").at;
     let asked = scene.asking.so_far();

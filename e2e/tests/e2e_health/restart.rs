@@ -80,8 +80,8 @@ fn a_restart_with_servers_down_writes_no_weight() {
 /// recovers.
 #[derive(Clone, Copy, Debug)]
 enum When {
-    /// The test kills the agent after this many probes of the server that fails
-    /// or recovers.
+    /// The test kills the agent after the failing or recovering server has
+    /// received this many probes.
     Probed(usize),
     /// The test kills the agent when the kernel has the server's new weight.
     Changed,

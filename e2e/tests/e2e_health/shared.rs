@@ -52,9 +52,9 @@ fn fifty_services_with_twenty_servers_in_common_cost_twenty_probes_a_period() {
     let periods = (ended - begun).as_secs_f64() / PERIOD.as_secs_f64();
     let per_period = f64::from(u32::try_from(total).expect("a few")) / periods;
     println!("{total} probes in {periods:.1} periods, {per_period:.1} per period: {counts:?}");
-    // A server may get two probes more than the number of full periods. One
-    // probe may fall on each end of the measured interval. A busy machine may
-    // also delay an earlier probe into the interval.
+    // In N full periods, a server may get up to N + 2 probes. One probe may
+    // fall on each end of the measured interval. A busy machine may also delay
+    // an earlier probe into the interval.
     let most = SERVERS * (periods.floor() as usize + 2);
     assert!(
         total <= most,

@@ -1,5 +1,5 @@
-//! Tests that no service gets an API server's own address, even if the agent
-//! connects to a cluster IP instead.
+//! Tests that no service gets an API server's own address. The agent must
+//! protect this address even if the agent connects through a cluster IP.
 
 use e2e::{
     cluster::{Cluster, start_agent, start_agent_at, upgrade_chart, wait_until_ready},

@@ -115,9 +115,8 @@ fn expect_refused(name: &str, director: &str, words: &[&str]) {
     );
     wait_for(&object, "Programmed", "False");
     let director = format!("idir/{director}");
-    // Each director reports at most once a second. So the service may already
-    // show another director's refusal before this Director reports its own
-    // refusal.
+    // Each director reports at most once a second. The service may therefore
+    // show another director's refusal before `director` reports its own.
     wait_for_words(&director, "Programmed", words);
     wait_for(&director, "Programmed", "False");
     let reasons = value(&director, ".status.exceptions[*].reason");
@@ -310,8 +309,8 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
         kubectl(&["delete", "irs", name]);
         wait_until_ready(&["web"]);
     }
-    // With forwarding method NAT, a director may be a real server of its own
-    // group's services.
+    // A director may be a real server in a service of its own group, if the
+    // forwarding method is NAT.
     kubectl_apply(
         "{apiVersion: ipvs.dev/v1alpha1, kind: RealServer, metadata: {name: web3, labels: {app: web}}, spec: {address: 192.168.4.6, forwarding: {method: NAT}}}",
     );

@@ -24,8 +24,9 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
     let farm = Both::nat();
     let director = farm.director();
     let router = Host::new("router");
-    // Without forwarding, the router would tell its neighbors that it is not a
-    // router. The director would then delete the route through the router.
+    // A router with forwarding turned off would tell its neighbors that it is
+    // not a router. The director would then delete the route through the
+    // router.
     router.sysctl("net.ipv6.conf.all.forwarding", "1");
     farm.course
         .segment
@@ -54,7 +55,7 @@ fn a_default_route_from_a_router_advertisement_outlives_the_switch_to_forwarding
         ],
         "the agent may change no other sysctl"
     );
-    // Later router advertisements still take effect.
+    // The director must still accept router advertisements.
     director.run("ip -6 route del default");
     advertise(&router, director);
 }

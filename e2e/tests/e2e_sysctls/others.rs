@@ -44,7 +44,7 @@ fn a_value_that_is_changed_is_put_right_and_one_that_is_fought_over_is_left_and_
     director.sysctl(FORWARDING, "0");
     expect_problem(FORWARDING, "another program sets it to 0 again and again");
     expect_condition("False");
-    // The agent reads all sysctls at the same time. If the agent has repaired
+    // The agent reads all sysctls at the same time. Once the agent has repaired
     // send_redirects, the agent has also read forwarding.
     for _ in 0..2 {
         director.sysctl(REDIRECTS, "1");

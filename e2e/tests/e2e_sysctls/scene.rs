@@ -49,8 +49,7 @@ impl Both {
     fn with_servers(course: Course, addresses: [&str; 2]) -> Self {
         add(&course.client, "eth0", "fd00:4::10/64");
         add(&course.director, "eth0", "fd00:4::5/64");
-        // Of the values that distributions set by default, rp_filter=1 is the
-        // strictest.
+        // rp_filter=1 is the strictest value that distributions set by default.
         for interface in ["all", "eth0"] {
             let name = format!("net.ipv4.conf.{interface}.rp_filter");
             course.director.sysctl(&name, "1");

@@ -13,7 +13,7 @@ pub(crate) struct Attempt {
     /// service selects no RealServer.
     server: Option<&'static str>,
     /// A word that the API server's error message must contain. `None` means
-    /// that the API server accepts the objects.
+    /// that the API server must accept the objects.
     pub(crate) refused_by_the_api_server: Option<&'static str>,
     /// The condition that reports the refusal, the condition's reason, and a
     /// word of the condition's message.
@@ -278,8 +278,8 @@ fn said(name: &str, condition: &str) -> String {
     found.stdout + &found.stderr
 }
 
-/// The tenant creates this many services and this many servers, far beyond its
-/// budget.
+/// The number of services that the tenant creates, which is also the number of
+/// servers. The tenant's budget is far smaller.
 const FLOOD: usize = 1000;
 /// How many objects one call of kubectl creates.
 const AT_ONCE: usize = 250;
@@ -313,7 +313,9 @@ pub(crate) fn flood() -> Vec<String> {
 /// Waits until the tenant's newest service is refused, and the tenant's first
 /// service reports that it has too many servers.
 pub(crate) fn wait_until_the_flood_is_refused() {
-    eventually("the flood to be beyond the budget", PATIENCE, || {
+    // The wait is long, because the controller first writes a status to each of
+    // the 2,000 objects.
+    eventually("the flood to be beyond the budget", PATIENCE * 5, || {
         let (newest, first) = (
             said("flood-999", "Accepted"),
             said("flood-0", "ResolvedRefs"),

@@ -116,8 +116,8 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     let count = |of: &str| table.lines().filter(|line| line.starts_with(of)).count();
     assert!(count("-A") <= 41 && count("-a") <= 402, "{table}");
 
-    // The attacker's objects exist for a while. Meanwhile, the other tenant's
-    // traffic and probes must continue.
+    // The test lets the attacker's objects exist for at least 20 s. Meanwhile,
+    // the other tenant's traffic and probes must continue.
     thread::sleep(Duration::from_secs(20));
     let until = Instant::now();
     let failed = asking.failed(began);

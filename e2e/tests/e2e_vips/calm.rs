@@ -22,8 +22,8 @@ use e2e::{
 
 use crate::{VIP, scene::addresses};
 
-/// One client repeatedly connects to the VIP, while arping repeatedly asks for
-/// the VIP's MAC address.
+/// One client repeatedly connects to the VIP. At the same time, arping
+/// repeatedly asks for the VIP's MAC address.
 #[test]
 fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answers() {
     let _cluster = Cluster::start();
@@ -46,7 +46,7 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
         while !until.load(Ordering::SeqCst) {
             let connects = TcpStream::connect_timeout(&to, SHORT).is_ok();
             counted.fetch_add(usize::from(connects), Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(20));
         }
     });
     let mut ask = Command::new("busybox");

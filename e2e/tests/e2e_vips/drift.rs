@@ -121,7 +121,7 @@ fn vips_that_were_taken_away_are_back_and_announced() {
                 "{what}: {found:?}\n{}",
                 value("idir/director1", ".status")
             );
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(100));
         };
         println!("{what}: back after {} ms", back.as_millis());
         if what == "flushed" {
@@ -158,8 +158,8 @@ fn vips_that_were_taken_away_are_back_and_announced() {
     });
 }
 
-/// Asserts that the VIPs are host addresses (/32 and /128) without a route, and
-/// that the kernel never uses the IPv6 VIP as a source address.
+/// Asserts that the VIPs are host addresses (/32 and /128) without a route.
+/// Also asserts that the kernel never uses the IPv6 VIP as a source address.
 #[track_caller]
 fn expect_form(director: &Host) {
     let list = director.run("ip -details -oneline address show dev eth0");

@@ -45,8 +45,8 @@ fn a_vip_answers_throughout_a_typo_a_dead_holder_a_narrowed_pool_and_mode_manual
     place(r#"{"interface":null}"#);
     wait_until_ready(&["web"]);
 
-    // The test waits for longer than the agent needs to notice that a Lease is
-    // no longer renewed.
+    // In this time, the agent certainly notices that a Lease is no longer
+    // renewed.
     let looks = Duration::from_secs(25);
     for (holder, pause) in [("director9", Duration::ZERO), ("director2", looks)] {
         name_holder(holder);

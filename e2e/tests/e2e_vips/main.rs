@@ -27,8 +27,8 @@ use self::scene::{ByManifests, Watch, addresses, services};
 
 const VIP: &str = "192.168.4.15";
 
-/// Two directors that do not know each other want the same 50 IPv4 and 50 IPv6
-/// VIPs at the same moment.
+/// Two directors want the same 50 IPv4 and 50 IPv6 VIPs at the same moment.
+/// Neither director knows of the other.
 #[test]
 fn of_two_directors_that_want_a_vip_in_the_same_instant_one_gets_it_and_the_other_says_who() {
     let course = Course::dr();

@@ -78,11 +78,11 @@ pub(crate) fn addresses(host: &Host) -> BTreeMap<String, String> {
 /// all changes on one socket, so the record is in the order of the changes.
 pub(crate) struct Watch {
     monitor: Process,
-    /// For each address, the numbers of the hosts that had the address when the
-    /// watch began.
+    /// The addresses at the start of the watch, each with the numbers of the
+    /// hosts that had the address.
     before: BTreeMap<String, BTreeSet<usize>>,
-    /// The host in which `ip monitor` runs. The network namespace of this host
-    /// gives each watched host a number.
+    /// The host in which `ip monitor` runs. This host's network namespace
+    /// numbers the namespaces of the watched hosts.
     _watcher: Host,
 }
 

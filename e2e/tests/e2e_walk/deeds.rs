@@ -143,8 +143,8 @@ fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
     all[rng.usize(..all.len())]
 }
 
-/// Returns the ipvsadm arguments that create a stranger's entry. The entry's
-/// line in a [`Table`](crate::table::Table) equals these arguments.
+/// Returns the ipvsadm arguments that create a stranger's entry. In a
+/// [`Table`](crate::table::Table), the entry's line is the same text.
 pub(crate) fn stranger_makes(entry: &Entry, scheduler: &str, weight: u32) -> String {
     match &entry.server {
         None => format!("-A {} -s {scheduler}", entry.service),

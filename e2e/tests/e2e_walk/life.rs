@@ -10,8 +10,9 @@ pub(crate) const DIRECTOR: &str = "director1";
 
 /// The system calls at which the walk may kill an agent. These calls change the
 /// kernel or the disk. Each entry has the name of a system call and a number N.
-/// The walk kills the agent when a thread begins one of the first N calls with
-/// this name. Some of these calls happen while the agent starts.
+/// The walk chooses one of the first N calls with this name at random. The walk
+/// kills the agent when a thread begins the chosen call. Some of these calls
+/// happen while the agent starts.
 pub(crate) const LAST_CALLS: [(&str, u32); 5] = [
     ("sendto", 16),
     ("recvfrom", 24),
@@ -24,8 +25,8 @@ pub(crate) struct Life {
     director: Host,
     agent: Process,
     is_doomed: bool,
-    /// How often the walk has killed the agent, and how many of these kills
-    /// were at a system call of [`LAST_CALLS`].
+    /// Two counts: all kills of the agent by the walk, and the kills at a
+    /// system call of [`LAST_CALLS`].
     pub(crate) deaths: (usize, usize),
 }
 

@@ -1,8 +1,8 @@
 //! A random walk of the real agent. The walk changes Kubernetes objects and
 //! grants, and edits the kernel's table as a stranger. The walk kills the agent
 //! at random system calls, fills the agent's disk, and stops the API server.
-//! Whenever the walk pauses, the kernel's table must soon contain exactly the
-//! wanted entries and the strangers' entries.
+//! When the walk pauses, the test waits for the expected table. This table
+//! contains exactly the wanted entries and the strangers' entries.
 //!
 //! `IPVS_WALK_SEED` chooses the walk: the same seed gives the same steps, but
 //! not the same timing. `IPVS_WALK_STEPS` sets the number of steps.

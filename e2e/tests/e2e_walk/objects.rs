@@ -1,5 +1,5 @@
-//! The Kubernetes objects of the walk, and the kernel's table that these
-//! objects require. This module computes the table, as ipvsadm commands,
+//! The Kubernetes objects of the walk, and the kernel's table that must result
+//! from these objects. This module computes the table, as ipvsadm commands,
 //! without using the operator's code.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,11 +146,11 @@ pub(crate) struct Objects {
     pub(crate) turns: u32,
 }
 
-/// A service and a server that show how much the director has seen. The
-/// service's persistence timeout and the server's weight are the same number,
-/// and the walk increases this number. For each kind of object, the director
-/// sees the changes in order. When the kernel has the increased number, the
-/// director has seen every earlier change.
+/// A service and a server whose numbers show which changes the director has
+/// already seen. The service's persistence timeout and the server's weight are
+/// the same number, and the walk increases this number. For each kind of
+/// object, the director sees the changes in order. When the kernel has the
+/// increased number, the director has seen every earlier change.
 pub(crate) const BEACON: Identity = tcp("beacon", "-t 192.168.4.29:9", "192.168.4.29", 9);
 const BEACON_SERVER: &str = "192.168.2.99";
 

@@ -1,14 +1,14 @@
-//! Tracks the entries that strangers put into the kernel's table, and which of
-//! these entries the table must still contain. The walk checks the table now
+//! Tracks the entries that strangers put into the kernel's table. Also tracks
+//! which of these entries must still be there. The walk checks the table now
 //! and then. In this module, "the last check" means the latest check that
 //! passed.
 //!
 //! A stranger's entry that was never wanted must be unchanged. The agent adopts
-//! a stranger's entry that is wanted. If an entry was wanted only for a moment
-//! since the last check, the agent may have adopted the entry. Such an entry
-//! may be unchanged or removed. An entry that was wanted at the last check, but
-//! is no longer wanted, must be removed. If a stranger has created such an
-//! entry again, the entry may also stay.
+//! a stranger's entry that is wanted. An entry may have been wanted only for a
+//! moment since the last check. The agent may have adopted this entry. Such an
+//! entry may be unchanged or removed. An entry that was wanted at the last
+//! check, but is no longer wanted, must be removed. If a stranger has created
+//! such an entry again, the entry may also stay.
 //!
 //! An adopted service may contain strangers' servers. When the service is no
 //! longer wanted, the service and those servers stay. If the agent and a
@@ -29,8 +29,8 @@ pub(crate) struct Strangers {
     claimed: BTreeSet<Entry>,
     /// The entries that became unwanted at some time since the last check.
     dropped: BTreeSet<Entry>,
-    /// The services that only strangers made. The agent may have adopted these
-    /// services.
+    /// The services that only strangers, and never the agent, created. The
+    /// agent may have adopted some of these services.
     strange: BTreeSet<String>,
     /// The services that a stranger made or edited at some time.
     perhaps_strange: BTreeSet<String>,
@@ -43,8 +43,8 @@ struct Theirs {
 }
 
 impl Strangers {
-    /// Records that a check of the table passed. From now on, every unwanted
-    /// entry in the kernel counts as a stranger's entry.
+    /// Records that a check of the table passed. From now on, each entry that
+    /// is in the kernel but not wanted counts as a stranger's entry.
     pub(crate) fn settled(&mut self, found: &Table, desired: &Table) {
         let theirs = found
             .iter()
@@ -144,8 +144,9 @@ impl Strangers {
         self.strange.clear();
     }
 
-    /// Returns whether an unwanted service may stay. The service may stay if
-    /// strangers made or edited the service and it contains strangers' servers.
+    /// Returns whether an unwanted service may stay. The service may stay under
+    /// two conditions. Strangers made or edited the service, and the service
+    /// contains strangers' servers.
     fn is_left_to_them(&self, entry: &Entry, found: &Table) -> bool {
         let theirs = |server: &&Entry| {
             server.service == entry.service

@@ -29,8 +29,8 @@ impl Entry {
         }
     }
 
-    /// For a server, returns the entry of the server's service. For a service,
-    /// returns the service's own entry.
+    /// If the entry is a server, returns the entry of its service. If the entry
+    /// is a service, returns the entry itself.
     pub(crate) fn of_service(&self) -> Self {
         Self::service(&self.service)
     }

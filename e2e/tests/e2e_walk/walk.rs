@@ -122,8 +122,8 @@ impl Walk {
         );
     }
 
-    /// Returns a random number generator for the next step. Earlier steps do
-    /// not influence the generator's numbers.
+    /// Returns a random number generator for the next step. The generator's
+    /// numbers depend only on the walk's seed and the number of the step.
     fn rng(&self) -> Rng {
         let step = u64::try_from(self.steps).expect("steps can be counted");
         let mut rng = Rng::with_seed(self.seed);

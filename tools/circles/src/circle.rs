@@ -101,9 +101,9 @@ impl Tree {
         let uses = uses.map(|it| (&it.path, it.line, self.find(index, &it.path)));
         let references = module.references.iter().map(|it| {
             let found = self.find(index, &it.path);
-            // A `use` declaration may import the first name of the path. If the
-            // declaration and the path lead to the same module, the path is not
-            // counted again.
+            // If a `use` declaration imports the path's first name, the
+            // declaration is already an import. The path is not counted again
+            // if it leads to the same module.
             let known = it.path.first().and_then(|name| self.imported(index, name));
             let known = known.map(|known| known.module());
             let found = found.filter(|found| Some(found.module()) != known);

@@ -10,9 +10,9 @@
 //! and its parent are not siblings, so a child may import from its parent.
 //!
 //! An import is a `use` declaration, or a path in code, in an attribute or in
-//! the arguments of a macro. A re-export counts as an import from the module
-//! that defines the item. Imports in code that is compiled only for tests do
-//! not count.
+//! the arguments of a macro. An import of a re-exported item counts as an
+//! import from the module that defines the item. Imports in code that is
+//! compiled only for tests do not count.
 //!
 //! The tool cargo-modules does not fit, because its `--acyclic` reports a
 //! circle if a child imports from its parent. Besides, cargo-modules needs

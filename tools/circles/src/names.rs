@@ -26,7 +26,7 @@ impl Found {
 
 /// The names that a search has already looked up, each with its module. An
 /// import may name itself, as in `use serde;`, and two imports may name each
-/// other. The search looks up each name only once, because it would otherwise
+/// other. The search looks up each name only once. Otherwise the search might
 /// never end.
 type Asked = HashSet<(Index, String)>;
 
@@ -56,8 +56,8 @@ impl Tree {
                     Some(Found::Module(child)) => at = child,
                     Some(item) => return Some(item),
                     None if position == 0 => return None,
-                    // The name is not found if a macro defines it, or if the
-                    // module re-exports it from another crate.
+                    // The search does not find a name that a macro defines, or
+                    // that the module re-exports from another crate.
                     None => return Some(Found::ItemOf(at)),
                 },
             }

@@ -12,8 +12,8 @@ use syn::{
 pub(crate) struct Use {
     /// The name that the declaration adds to the module, or `None` for a `*`.
     pub(crate) name: Option<String>,
-    /// The imported path; for a `*`, the path of the module that contains the
-    /// imported items.
+    /// The imported path. For a `*`, this is the path of the module that
+    /// contains the imported items.
     pub(crate) path: Vec<String>,
     pub(crate) line: usize,
 }
@@ -25,8 +25,8 @@ pub(crate) struct Reference {
     pub(crate) line: usize,
 }
 
-/// Returns all imports of a module's items, without the imports of inner
-/// modules and of code that is compiled only for tests.
+/// Returns all imports of a module's items. The result leaves out the imports
+/// of inner modules and of code that is compiled only for tests.
 pub(crate) fn imports(items: &[Item]) -> (Vec<Use>, Vec<Reference>) {
     let mut found = Found::default();
     items.iter().for_each(|item| found.visit_item(item));

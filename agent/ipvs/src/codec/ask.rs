@@ -43,9 +43,9 @@ pub(super) fn command(op: &Op) -> Command {
     }
 }
 
-/// Receives the attributes of a nested netlink attribute, one at a time. A list
-/// or a datagram can be a `Nest`. Operations are written directly to a
-/// datagram, because a list for each operation would cost time.
+/// Receives the attributes of a nested netlink attribute, one at a time. Lists
+/// and datagrams implement `Nest`. The crate writes operations directly to a
+/// datagram, because building a list for each operation would take time.
 pub(super) trait Nest<A> {
     fn put(&mut self, attribute: A);
 }

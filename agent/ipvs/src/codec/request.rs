@@ -93,8 +93,8 @@ impl Rest<'_> {
         put_header(nest, length, kind);
     }
 
-    // Where the kind of the attribute is known at compile time, the inlined
-    // function is a few machine instructions.
+    // The compiler inlines this function. If it knows the attribute's kind,
+    // only a few machine instructions remain.
     #[inline(always)]
     fn put_attribute<N: Nla>(&mut self, attribute: &N) {
         let length = NLA_HDRLEN + attribute.value_len();

@@ -251,8 +251,8 @@ fn the_dumped_table_is_the_one_that_was_made() {
             Op::NewDestination(_, key, config) | Op::SetDestination(_, key, config) => {
                 wanted_destinations.insert(key, config);
             }
-            // The captured dump still contains this entry, because ipvsadm
-            // deleted the entry later.
+            // ipvsadm deleted the operation's entry after the captured dump, so
+            // the dump still contains the entry.
             Op::DeleteDestination(..) | Op::DeleteService(_) => {}
         }
     }

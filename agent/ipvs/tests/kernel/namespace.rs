@@ -120,8 +120,8 @@ impl Namespace {
     }
 
     /// Returns the lines of `ipvsadm -Sn`, sorted and without duplicates. A
-    /// dump that fits into one datagram is complete. But the kernel may repeat
-    /// entries because of other tests' services, as explained at
+    /// dump that fits into one datagram is complete. The dump may contain an
+    /// entry twice because of other tests' services: see
     /// [`table`](Self::table).
     pub(crate) fn ipvsadm_save(&self) -> Vec<String> {
         let output = Command::new("ipvsadm").arg("-Sn").output();

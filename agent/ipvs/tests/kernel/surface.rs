@@ -128,8 +128,8 @@ fn everything() -> WantedTable {
     ])
 }
 
-/// Returns a table with the keys of `everything()` and different
-/// configurations.
+/// Returns the table of `everything()` after an edit of every service and
+/// destination. The edits do not change any key.
 fn everything_edited() -> WantedTable {
     let mut table = everything();
     for service in table.values_mut() {
@@ -230,8 +230,8 @@ fn one_destination_is_added_edited_and_taken_away() {
             [Op::NewDestination(key, other_family, gue(1))],
             "adding"
         );
-        // The new configuration has another weight and the same tunnel. The
-        // edit must not change the destination's tunnel.
+        // This edit changes the destination's weight from 1 to 9. The edit must
+        // not change the destination's tunnel.
         let desired = service(vec![(first, nat(1)), (other_family, gue(9))]);
         let plan = ns.settle(&desired, &mut ours);
         assert_eq!(

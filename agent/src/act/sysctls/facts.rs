@@ -176,8 +176,8 @@ impl Subnets {
         }
     }
 
-    /// Returns the interface of the longest network prefix that contains an
-    /// address.
+    /// Returns the interface whose network contains the address. If several
+    /// networks contain the address, the longest prefix wins.
     fn nearest(&self, address: IpAddr) -> Option<u32> {
         let networks = self.networks.iter();
         networks

@@ -56,7 +56,7 @@ fn a_strangers_server_that_differs_is_left_and_one_that_does_not_is_ours() {
     assert_eq!(found, weight(9), "it is as they made it");
     world.news();
 
-    // The group's policy now changes to `Adopt`.
+    // The group's policy for strangers' entries changes to `Adopt`.
     agent.on_conflict = OnConflict::Adopt;
     let outcome = agent.round(&ours);
     assert_eq!(outcome.left, []);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// More calls than any round in these tests makes to the modelled host.
+/// A number of calls to the modelled host that no round in these tests reaches.
 const IMMORTAL: usize = 1000;
 
 /// Runs a round in which the agent dies after `calls` calls. Returns false if

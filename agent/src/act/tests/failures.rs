@@ -389,9 +389,9 @@ fn a_vip_that_cannot_be_removed_keeps_its_service_and_is_reported() {
     assert_eq!(outcome, Outcome::default(), "nothing is left");
 }
 
-/// Another process adds the same server again and again. The wish of every
-/// second round contains this server. The agent owns the server after one
-/// round, and gives the server up in the next round.
+/// Another process adds the same server again and again. In every other round,
+/// the wish contains this server. The agent owns the server after such a round,
+/// and gives the server up in the next round.
 #[test]
 fn what_changes_hands_again_and_again_while_the_disk_refuses_stays_little() {
     let world = ModelWorld::new();

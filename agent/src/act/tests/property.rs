@@ -1,13 +1,13 @@
-//! Checks random histories. Once all faults are healed, the host matches the
-//! wish, strangers' entries are unchanged, and the disk records which entries
-//! are ours.
+//! Tests the agent with random sequences of events and faults. Once all faults
+//! are healed, the host matches the wish, strangers' entries are unchanged, and
+//! the disk records which entries are ours.
 //!
 //! The test decides the owner of an entry without looking at the plan. An entry
 //! that another process creates usually belongs to a stranger. If an entry with
 //! the same key was ours, the new entry may count as ours. Once a stranger's
 //! entry is wanted, the agent must adopt it. The owner of an adopted entry is
-//! unclear until the disk surely records the adoption. A virtual address is
-//! never adopted.
+//! unclear until it is certain that the disk has the record of the adoption. A
+//! virtual address is never adopted.
 //!
 //! The test runs the real journal on a modelled disk. When the agent dies, the
 //! modelled disk loses, keeps or tears unsynced writes, while the kernel's
@@ -127,9 +127,9 @@ impl Story {
         self.audit();
     }
 
-    /// Starts the next run of the agent after a death. For each item of
-    /// `death.openings`, another run first opens the journal, and may die
-    /// meanwhile.
+    /// Starts the next run of the agent after a death. Before that, one more
+    /// run opens the journal for each item of `death.openings`. Each of these
+    /// runs may die while it opens the journal.
     fn bury(&mut self, death: &Death) {
         self.world.parts().file.room = None;
         self.world.parts().file.crash(&death.fates);
@@ -260,9 +260,9 @@ impl Story {
         }
     }
 
-    /// Marks as lost each adopted service that the agent gave up. The agent
-    /// gives up an adopted service if strangers have destinations in the
-    /// service.
+    /// Finds the adopted services that the agent gave up, and marks them as
+    /// lost. The agent gives up an adopted service if strangers have
+    /// destinations in the service.
     fn note_left_services(&mut self) {
         let ours = &self.agent.state.ours.table;
         let is_left = |service: &ServiceKey| {
@@ -311,8 +311,8 @@ impl Story {
         };
         let intended = |intent: &Intent| match entry {
             Entry::Address(address, on) => intent.addresses.contains(&(*address, on.clone())),
-            // In this test, a stranger's service or destination never has the
-            // configuration that an intent records.
+            // In this test, no stranger's service or destination has the configuration of an
+            // entry that the agent intends to create.
             _ => false,
         };
         let intended = intended(&self.agent.state.ours.intent)
@@ -394,8 +394,8 @@ impl Story {
 
     /// Marks an entry as lost if another process changed the entry before the
     /// agent recorded it as ours. The agent recognizes an unrecorded entry only
-    /// by its configuration. For a destination, the service must be recognized
-    /// too.
+    /// by its configuration. The agent recognizes a destination only if it also
+    /// recognizes the destination's service.
     fn lose(&mut self, changed: &Entry, now: Whose) {
         if now == Whose::Ours {
             return;

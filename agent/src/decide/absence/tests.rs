@@ -62,7 +62,7 @@ fn the_highest_version_is_that_of_events_too_and_never_falls() {
     absence.apply(SERVICE, &named("new"), Some(2000), true);
     list(&mut absence, Source::Version(1500), &["web"], &["new"]);
     assert_eq!(cause(&absence, "new"), Cause::Doubted);
-    // The listing at version 1600 lacks no known object, but the listing is
+    // The listing at version 1600 has all known objects, but the listing is
     // old.
     list(&mut absence, Source::Version(1600), &["web", "new"], &[]);
     assert_eq!(cause(&absence, "new"), Cause::Certain);

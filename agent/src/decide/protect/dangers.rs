@@ -230,8 +230,8 @@ pub fn add_remembered<'a>(
     }
 }
 
-/// Whether the forwarding method of `server` in `key` would cause a loop if the
-/// server is a director.
+/// Whether packets to `server` in the service `key` would loop if the server is
+/// a director. This depends on the server's forwarding method.
 fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool {
     let service = wanted.table.get(key);
     let config = service.and_then(|service| service.destinations.get(server));
@@ -241,8 +241,8 @@ fn may_loop(wanted: &Desired, key: &ServiceKey, server: &DestinationKey) -> bool
     config.is_some_and(|config| unrewritten(&config).is_some())
 }
 
-/// Returns the name of the server's forwarding method if the method keeps the
-/// packets' destination address, or none otherwise.
+/// Returns the name of the server's forwarding method, if this method does not
+/// change the destination address of packets.
 fn unrewritten(config: &DestinationConfig) -> Option<&'static str> {
     match config.method {
         ForwardingMethod::DirectRoute => Some("DR"),

@@ -13,11 +13,11 @@ use crate::decide::desired::{CheckPolicy, Desired};
 
 /// Adds a service's retained servers to `in_force`, and the service itself if
 /// it is no longer wanted. `found` is the service in the kernel. `before` is
-/// the previous state in force. It has the check of the service, the objects,
-/// and the administrator's weights. If `servers` has a configuration for a
-/// server, the server gets this configuration. Otherwise, a server of a checked
-/// service keeps its configuration in `before`. All other servers keep their
-/// configuration in the kernel.
+/// the previous state in force: it still has the service's check, the objects
+/// of the entries, and the administrator's weights. If `servers` has a
+/// configuration for a server, the server gets this configuration. Otherwise, a
+/// server of a checked service keeps its configuration in `before`. All other
+/// servers keep their configuration in the kernel.
 pub(super) fn keep(
     in_force: &mut Desired,
     key: &ServiceKey,

@@ -200,7 +200,7 @@ fn what_another_process_deleted_or_made_is_not_retained() {
 fn a_retained_server_keeps_its_check_and_its_weight_and_is_never_taken_out() {
     let mut scene = Scene::with(&web(&[(1, 10), (2, 20)]).table);
     scene.retain(&checked(&[(1, 10), (2, 20)]), Removals::Guarded);
-    // In the meantime, server 2 failed, and the sorry server is in the table.
+    // Before the next decision, server 2 fails, and the sorry server joins the table.
     let found = scene.kernel.get_mut(&tcp(WEB, 80)).expect("it is there");
     found.destinations[1].weight = 0;
     found.destinations.insert(server(99), weight(1));

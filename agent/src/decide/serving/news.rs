@@ -20,7 +20,7 @@ pub enum News {
     /// reason of the last failure.
     Flapping(ServiceKey, DestinationKey, Option<Arc<str>>),
     /// The service has fewer healthy servers than its minimum; the last field
-    /// is the action in force.
+    /// names the policy for this case, such as `FailOpen`.
     BelowMinimum(ServiceKey, Count, &'static str),
     /// The service has enough healthy servers again.
     Recovered(ServiceKey, Count),

@@ -67,8 +67,8 @@ pub fn is_below(
 }
 
 /// Returns the server's weight in the kernel, or none if the server should not
-/// be in the kernel. Also returns the time of the next weight change that
-/// depends only on time, if there is one.
+/// be in the kernel. Also returns when the weight changes next without a new
+/// probe result, if it does.
 pub fn weight(
     server: Server<'_>,
     availability: &Availability,
@@ -77,8 +77,8 @@ pub fn weight(
 ) -> (Option<u32>, Option<Timestamp>) {
     let is_up = server.state.health() == Health::Up;
     let failed = || match availability.on_failure {
-        // The server may have connections, and no probe result shows that they
-        // are lost.
+        // The server may have connections. The health check has not shown yet that the server
+        // failed.
         _ if server.was_there && server.state.health() == Health::Unknown => (Some(0), None),
         OnFailure::Quiesce => (Some(0), None),
         OnFailure::Remove => (None, None),

@@ -22,9 +22,9 @@ const CALM: SignedDuration = SignedDuration::from_mins(5);
 /// The longest time for which a flapping server must pass its probes before it
 /// returns to service.
 const MOST_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// A server counts as flapping after this many failures in a row, each soon
-/// after its return. The probes of a flapping server must keep succeeding for
-/// an additional time before it returns.
+/// A server counts as flapping if it fails this many times in a row soon after
+/// its return. The probes of a flapping server must keep succeeding for an
+/// additional time before it returns.
 const FLAPPING: u32 = 3;
 
 /// The known health of a server.
@@ -206,8 +206,8 @@ impl ServerState {
 
     fn fall(&mut self, now: Timestamp) {
         let is_soon = now.duration_since(self.since) < CALM;
-        // Before the first failure, the server has never returned from a
-        // failure. So the first failure sets the count to 1.
+        // Only a failure soon after a return from an earlier failure increases the count. The
+        // first failure has no earlier failure, so it sets the count to 1.
         let is_again = self.falls > 0 && is_soon;
         self.falls = if is_again { self.falls + 1 } else { 1 };
         self.become_(Health::Down, now);

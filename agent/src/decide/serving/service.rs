@@ -27,8 +27,8 @@ pub(super) struct Service {
     /// a while without new connections. Once the sorry server is gone, the
     /// field is none.
     pub(super) recovered: Option<Timestamp>,
-    /// Whether first probe results that are still missing may bring the service
-    /// above or below its minimum.
+    /// Whether the first probe results of some servers are missing, and may
+    /// still bring the service above or below its minimum.
     pub(super) is_waiting: bool,
 }
 
@@ -82,9 +82,9 @@ impl Service {
         Count::of(self.servers.values().map(Member::server))
     }
 
-    /// Counts the servers. Unlike [`Self::count`], counts as healthy only
-    /// servers that the current run has probed. A service below its minimum
-    /// must not recover because of old health from a previous run.
+    /// Counts the servers like [`Self::count`]. However, a server counts as
+    /// healthy only if the current run has probed it. A service below its
+    /// minimum must not recover because of old health from a previous run.
     fn probed_count(&self) -> Count {
         let is_probed = |member: &&Member| member.state.is_probed();
         let probed = self.servers.values().filter(is_probed).map(Member::server);
@@ -122,9 +122,9 @@ impl Service {
         let sorry = self.policy.sorry.map(|(sorry, _)| sorry);
         let sorry = sorry.filter(|sorry| !self.servers.contains_key(sorry));
         if found.is_ours && sorry.is_some_and(|sorry| found.serves(&sorry)) {
-            // A sorry server that gets connections shows that the service was
-            // below its minimum. If the memory does not record this, the memory
-            // also lacks the failures of the servers.
+            // A sorry server that gets connections shows that the service was below its minimum.
+            // If the memory does not record the service as below its minimum, the memory also
+            // lacks the failures of the servers.
             if self.below_since.is_none() {
                 self.below_since = Some(now);
                 for member in self.servers.values_mut() {

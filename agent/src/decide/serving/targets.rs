@@ -14,7 +14,7 @@ use crate::{
     probe::target::{Order, Target},
 };
 
-/// A server of a service, by the keys of the service and the server.
+/// A server of a service: the key of the service and the key of the server.
 pub(super) type Member = (ServiceKey, DestinationKey);
 
 /// The probe targets, each with the servers that share it.

@@ -1,6 +1,6 @@
 //! Tests objects that a listing leaves out. The agent removes the entries of
-//! such objects only if it believes the listing. The agent doubts a listing
-//! even if the table is small.
+//! such objects only if it believes the listing. A small table is no reason to
+//! believe a listing.
 
 use super::*;
 use crate::{
@@ -103,7 +103,8 @@ fn an_older_list_takes_nothing_away_until_it_is_released() {
         };
         assert_held(&observed, &world, &older, 1);
 
-        // After a newer listing of the same objects, the removal is still held.
+        // A newer listing that still lacks the service does not release the
+        // held removal.
         let observed = act(&mut agent, listings(&Source::Version(3000), 1..count));
         assert_held(&observed, &world, &older, 1);
 

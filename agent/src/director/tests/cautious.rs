@@ -71,7 +71,7 @@ fn another_cluster_takes_nothing_away_and_its_own_is_made() {
     let mut events = vec![directors(&["a"])];
     events.extend(services([service(8080, "rr", 1)]));
     events.extend(servers([]));
-    // In the other cluster, another director holds the VIPs.
+    // In cluster b, director z holds the VIPs.
     events.extend(groups([group(Some("z"))]));
     let observed = act(&mut agent, events);
     let (was, is) = ("a".to_owned(), "b".to_owned());

@@ -95,7 +95,7 @@ fn when_the_grant_goes_what_is_served_stays_until_removals_are_allowed() {
         "they are not held: they are kept"
     );
 
-    // A second new service has no grant either.
+    // Existing services stay without a grant, but a new service is not created.
     agent.note(Event::VirtualService(Change::Apply(service(81, "wrr", 1))));
     agent.act(START).expect("a round");
     assert_eq!(world.table().len(), 6, "the new service is not made");

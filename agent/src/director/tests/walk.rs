@@ -60,11 +60,14 @@ struct Walk {
     world: ModelWorld,
     agent: Loop,
     now: Duration,
-    /// The existing services and servers, each with the number in its uid.
+    /// The port of each existing service, with the number in its uid. `servers`
+    /// maps the last byte of each existing server's address to the number in
+    /// its uid.
     services: BTreeMap<i32, u32>,
     servers: BTreeMap<u8, u32>,
     is_granted: bool,
-    /// The number of created objects and of edits of the group so far.
+    /// The number of objects created so far. `edits` counts the edits of the
+    /// group.
     made: u32,
     edits: i64,
 }
@@ -252,8 +255,8 @@ fn without_weight(line: String) -> String {
     }
 }
 
-/// Returns the entry that the host lost according to the log line `news`, in
-/// the form that [`Walk::served`] uses. Returns none if the log line reports no
+/// Returns the entry that the log line `news` reports as removed. The entry has
+/// the form that [`Walk::served`] uses. Returns none if the line reports no
 /// removal.
 fn taken_away(news: &str) -> Option<String> {
     let vip = news

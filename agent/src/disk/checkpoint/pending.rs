@@ -16,9 +16,9 @@ use super::{FILES, META, Note, OBJECTS, STANDINGS, row_key};
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// The kinds whose objects have been listed, each with the keys of the rows
-    /// that are kept. A kind is given as the prefix of its row keys, such as
-    /// `RealServer/`. The other rows of a listed kind are deleted before
-    /// `objects` are written.
+    /// to keep. A kind is given as the prefix of its row keys, such as
+    /// `RealServer/`. Rows of a listed kind that are not kept are deleted
+    /// before `objects` are written.
     listed: BTreeMap<String, BTreeSet<String>>,
     objects: Rows,
     files: Rows,
@@ -26,7 +26,7 @@ pub(super) struct Pending {
     meta: Rows,
 }
 
-/// Rows to store, by key. Writing deletes a row with the value `None`.
+/// Rows to store, by key. The value `None` means that the row is deleted.
 type Rows = BTreeMap<String, Option<String>>;
 
 impl Pending {
@@ -42,7 +42,8 @@ impl Pending {
                 self.objects
                     .retain(|key, _| !key.starts_with(&kind_prefix) || kept.contains(key));
                 match self.listed.entry(kind_prefix) {
-                    // A row that an earlier listing deleted must stay deleted.
+                    // Keep a row only if every listing so far keeps it: a
+                    // deleted row stays deleted.
                     Entry::Occupied(mut earlier) => {
                         earlier.get_mut().retain(|key| kept.contains(key));
                     }

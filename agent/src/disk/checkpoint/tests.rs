@@ -386,7 +386,7 @@ fn the_row_of_an_object_that_a_listing_left_out_is_kept_until_it_is_forgotten() 
         tee.change(&mut store, Change::Listed);
         if is_forgotten {
             tee.forget(key("web"));
-            // The listing contains this object, so its row is not deleted.
+            // The listing contains `there`, so its row is not deleted.
             tee.forget(key("there"));
         }
     };

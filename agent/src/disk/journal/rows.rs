@@ -3,8 +3,8 @@
 //! Changes are appended in the order in which they happened. Appended changes
 //! are merged into one list when the file is opened, and when the changes take
 //! too many bytes. Because changes are appended, a round writes only its own
-//! changes and does not read the file. For 10,000 services, the agent needs
-//! only a few writes with a few hundred kilobytes in total.
+//! changes and does not read the file. Recording 10,000 services takes only a
+//! few writes with a few hundred kilobytes in total.
 
 use std::{collections::BTreeSet, iter, net::IpAddr};
 

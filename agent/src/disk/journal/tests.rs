@@ -82,8 +82,8 @@ fn after_a_reboot_nothing_is_ours_and_what_was_is_known() {
         before_boot: Some([service(80)].into()),
         ..Remembered::default()
     };
-    // The agent restarts before it has created any entry, and the host is
-    // rebooted once more.
+    // The agent starts twice in the second boot and once in a third boot. It
+    // creates no entry in between.
     for boot in ["another-boot", "another-boot", "a-third-boot"] {
         let (_, found) = open(folder.path(), boot);
         assert_eq!(found, rebooted, "{boot}");

@@ -174,7 +174,7 @@ where
         + DeserializeOwned,
     C: Checked<Object = K>,
 {
-    // Each `reason` begins with the path of the field that it is about.
+    // Each `reason` begins with the path of the field that has the mistake.
     let at = |reason: String| {
         let path = reason.split(": ").next().unwrap_or_default();
         (yaml.line(&path.replace('[', ".").replace(']', "")), reason)

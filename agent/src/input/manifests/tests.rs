@@ -265,8 +265,8 @@ metadata: {name: default}
 spec: {onConflict: Leave}
 ";
 
-/// Returns the groups that the input sends after it has read the given folders
-/// in turn.
+/// Returns the groups that the input sends after it has read the given folders,
+/// one after another.
 fn groups_after(mut manifests: Manifests, folders: &[Contents]) -> Vec<String> {
     let (sender, receiver) = std::sync::mpsc::channel();
     for contents in folders {

@@ -6,8 +6,8 @@ use std::time::Duration;
 const LONGEST_GAP: Duration = Duration::from_millis(20);
 /// The number of probes that may always begin at once, even at a low rate.
 const BURST: u32 = 16;
-/// In addition to [`BURST`] probes, further probes may begin at once: the
-/// number that the rate allows in this time.
+/// In addition to [`BURST`] probes, as many probes may begin at once as the
+/// rate allows in this time.
 const BURST_TIME: Duration = Duration::from_millis(40);
 
 /// Delays probes to keep them within a given rate, with the generic cell rate
@@ -37,8 +37,8 @@ impl Pace {
         self.gap * BURST + BURST_TIME
     }
 
-    /// Returns how far the started probes are ahead of the rate: the time that
-    /// passes until the rate has allowed all of them.
+    /// Returns the time from `now` until the rate has allowed all probes that
+    /// have begun.
     pub(super) fn ahead(&self, now: Duration) -> Duration {
         self.theoretical.saturating_sub(now)
     }

@@ -9,7 +9,8 @@ use std::{
 use super::pace::Pace;
 use crate::event::probed::ProbeId;
 
-/// The reason why a namespace's probes begin late although the prober has time.
+/// The reason why a namespace's probes begin late: in what way the namespace
+/// wants more than its share.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(in crate::probe) enum Excess {
     /// The namespace wants more probes per second than its share.
@@ -63,8 +64,8 @@ impl Share {
         self.targets == 0 && self.in_flight == 0
     }
 
-    /// Returns the maximum number of probes in flight at once. The maximum is
-    /// reached if no server answers.
+    /// Returns the maximum number of probes in flight at once: the number of
+    /// probes in flight if no server answers.
     pub(super) fn most_in_flight(&self) -> usize {
         self.targets + self.orphans
     }
@@ -79,8 +80,8 @@ impl Share {
     }
 
     /// Sets how many probes per second the namespace may make on average.
-    /// Returns the resulting average rate. A namespace within its share may
-    /// catch up at twice its rate.
+    /// Returns the resulting average rate. If the targets need no more than
+    /// `limit`, late probes may catch up at twice the targets' rate.
     pub(super) fn limit_rate(&mut self, limit: f64) -> f64 {
         let rate = self.rate();
         self.is_over_rate = rate > limit;
@@ -92,9 +93,9 @@ impl Share {
         made
     }
 
-    /// Updates the namespace's entry in `ready`, which is sorted by the times
-    /// of the namespaces' next probes. `most_in_flight` is the number of places
-    /// that the namespace may use.
+    /// Updates the namespace's entry in `ready`. The entries of `ready` are
+    /// sorted by the time of the namespace's next probe. `most_in_flight` is
+    /// the number of places that the namespace may use.
     pub(super) fn put_in_order(
         &mut self,
         namespace: &Arc<str>,
@@ -123,8 +124,8 @@ impl Share {
         self.was_full = Some(now);
     }
 
-    /// Returns the reason why a probe with the due time `due` began late, if
-    /// the namespace itself caused the delay.
+    /// Returns the reason why a probe that was due at `due` began late. Returns
+    /// `None` if the namespace itself did not cause the delay.
     pub(super) fn excess_since(&self, due: Duration) -> Option<Excess> {
         if self.was_full.is_some_and(|was_full| was_full > due) {
             return Some(Excess::Places);

@@ -13,10 +13,10 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Queues<J> {
     queues: HashMap<Arc<str>, Queue<J>>,
-    /// The time that the namespace of the last taken job had used on the thread
-    /// before that job. When an idle namespace gets a job, its own used time is
-    /// raised to at least `clock`. So a namespace gains no advantage by being
-    /// idle.
+    /// When a job is taken, `clock` becomes the time on the thread that the
+    /// job's namespace has used so far. When an idle namespace gets a job, the
+    /// namespace's used time is raised to at least `clock`. So a namespace
+    /// gains no advantage by being idle.
     clock: Duration,
 }
 

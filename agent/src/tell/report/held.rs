@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::decide::{caution::Hold, permission::Doubt};
 
 /// Returns the condition RemovalsHeld. `held` are the held removals. `hold` is
-/// the reason, if there is a reason other than the number of removals.
+/// the reason for holding them, or `None` if they are held only because there
+/// are too many.
 pub(super) fn removals_held(
     held: &[Op],
     hold: Option<&Hold>,
@@ -32,8 +33,8 @@ pub(super) fn removals_held(
     }
 }
 
-/// If the group's permission does not release the held removals, adds the
-/// reason to the condition's message.
+/// If removals are held and the agent ignores the group's permission for them,
+/// adds the reason for ignoring the permission to the condition's message.
 pub(super) fn explain(condition: &mut Condition, doubt: Option<&Doubt>) {
     if let ("True", Some(doubt)) = (&*condition.status, doubt) {
         condition.message = format!("{}. Not released yet: {doubt}", condition.message);

@@ -14,7 +14,7 @@ use crate::ration::Line;
 /// exceptions:
 ///
 /// - A service or server of the group is unreadable for this build. The
-///   controller's build may be able to read it.
+///   controller's build may be able to read the object.
 /// - An object is not used because the last good version of another object is
 ///   still in force. The other object has the same [`ServiceId`], or it uses up
 ///   a budget of the same namespace.

@@ -27,8 +27,8 @@ pub(super) fn problems(outcome: &Outcome, wishes: &Desired) -> Vec<(IpAddr, &'st
     let missing = outcome.missing.iter();
     let missing =
         missing.map(|(address, why)| (*address, reason(why), absence(*address, why, wishes)));
-    // In mode Manual, another program adds the VIPs. If an address that the
-    // agent added earlier stays, this causes no problem for any service.
+    // In mode Manual, another program adds the VIPs. So it is no problem if a
+    // VIP that the agent added earlier stays on this host.
     let stays = outcome.kept.iter();
     let stays = stays.filter(|(_, stay)| **stay != Stay::Manual);
     let stays = stays.map(|(address, stay)| {
@@ -43,8 +43,8 @@ pub(super) fn problems(outcome: &Outcome, wishes: &Desired) -> Vec<(IpAddr, &'st
     missing.chain(stays).chain(contested).collect()
 }
 
-/// Returns a line for each address of ours that is still on this host although
-/// the group's mode is Manual.
+/// Returns a line for each address that the agent added earlier and that is
+/// still on this host although the group's mode is Manual.
 pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
     let stays = outcome.kept.iter();
     let stays = stays.filter(|(_, stay)| **stay == Stay::Manual);

@@ -1,5 +1,5 @@
-//! Tests of two cases: a director leaves out entries of a namespace from its
-//! status, and a group's budgets leave out servers.
+//! Tests of two cases: a director's status leaves out entries of a namespace,
+//! or a group's budgets leave out servers.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn a_service_that_a_budget_cuts_waits_for_every_object_of_its_namespace() {
     scene.group(json!({"budgets": {"serversPerService": 1}}));
     scene.report("d1", json!({}));
     assert!(scene.says(kind::PROGRAMMED).starts_with("True"));
-    // The newest server may change which servers the budget leaves out.
+    // Once server c exists, the budget may leave out other servers.
     scene.server("c", json!({"address": "10.1.0.3"}));
     assert!(
         scene

@@ -46,7 +46,8 @@ impl Model {
     pub(crate) fn not_programmed(&self) -> Vec<String> {
         let resolved = self.controller.resolved();
         // If an object is now invalid, its last valid version may decide which
-        // servers a budget leaves out. Digests do not show that version.
+        // servers a budget leaves out. The digests do not show this last valid
+        // version.
         let are_cuts_unsure = !self.budgets.is_null() && has_outdated(self.controller.objects());
         let is_sound = |key: &ObjectKey, service: &Service| {
             !resolved.gone_groups.contains(&service.group)
@@ -93,8 +94,8 @@ impl Model {
     }
 
     /// Returns the services that the director resolved for `report`. If the
-    /// director used a state of a kind that is newer than the controller's, the
-    /// controller's state of this kind is resolved instead.
+    /// director is ahead of the controller for a kind, the controller's state
+    /// of this kind is resolved instead.
     fn as_far_as_the_controller_is(&self, report: &Report) -> BTreeMap<ObjectKey, Service> {
         if (0..3).all(|kind| report.used[kind] <= self.at[kind]) {
             return report.services.clone();

@@ -72,9 +72,8 @@ pub(in crate::api) fn sorry_server_with_its_action() -> Rule {
 
 /// Builds a rule of a VirtualService's spec that applies if the spec has a
 /// sorry server. In `expression`, SORRY stands for the sorry server. METHOD
-/// stands for the forwarding method of the sorry server, or else of the
-/// service. METHOD is '' if neither the sorry server nor the service has a
-/// method.
+/// stands for the sorry server's forwarding method. If the sorry server has
+/// none, METHOD is the service's method, or '' if the service has none either.
 fn of_the_sorry_server(expression: &str, message: &str, field: &str) -> Rule {
     const SORRY: &str = "self.availability.belowMinimum.sorryServer";
     const METHOD: &str = "(has(SORRY.forwarding) ? SORRY.forwarding.method : \

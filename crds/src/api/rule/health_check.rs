@@ -154,8 +154,8 @@ pub(in crate::api) fn dns_name() -> Rule {
     )
 }
 
-/// CEL rule for a dns probe: an answer expected for type A or AAAA is an
-/// address of that type.
+/// CEL rule for a dns probe: with type A or AAAA, the expected answer is an
+/// address of this type.
 pub(in crate::api) fn answer_of_the_type() -> Rule {
     rule(
         "!has(self.expectedAnswer) || !(self.type in ['A', 'AAAA']) || (isIP(self.expectedAnswer) \

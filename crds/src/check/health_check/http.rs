@@ -186,8 +186,9 @@ fn body(raw: &ExpectedBody) -> Result<BodyRule, Rejection> {
     }
 }
 
-/// Returns the last line of a regex error, which says what is wrong. The
-/// earlier lines show the pattern, which is too long for a condition's message.
+/// Returns the last line of a regex error. The last line says what is wrong.
+/// The earlier lines show the pattern, and would make a condition's message too
+/// long.
 fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default();
@@ -241,8 +242,8 @@ fn tls_rule(raw: &ProbeTls, host: Option<&str>) -> Result<TlsRule, Rejection> {
 /// Reads the certificates of a bundle. Each certificate must be usable as a
 /// trust anchor.
 fn authorities(path: &str, bundle: &[u8]) -> Result<Arc<[Vec<u8>]>, Rejection> {
-    /// The largest size of a bundle in bytes. The API limits the base64 text,
-    /// and four base64 characters encode three bytes.
+    /// The largest size of a bundle in bytes. The API limits the length of the
+    /// base64 text. Four base64 characters encode three bytes.
     const LARGEST: usize = bounds::CA_BUNDLE_BASE64 / 4 * 3;
     if bundle.len() > LARGEST {
         return Err(invalid(

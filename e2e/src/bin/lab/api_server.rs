@@ -177,7 +177,7 @@ impl ApiServer {
     }
 }
 
-/// Deletes `folder` if it exists, and copies the folder `by` to its path.
+/// Replaces `folder`, which need not exist, by a copy of the folder `by`.
 fn replace(folder: &Path, by: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

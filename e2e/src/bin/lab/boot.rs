@@ -15,9 +15,9 @@ pub(crate) const MEMORY: u32 = 2048;
 /// The host side's network device for the link to the guest.
 pub(crate) const TAP: &str = "tap0";
 
-/// Prepares a tap device, kernel modules in the lab's folder, and an init
-/// script for a kernel that boots from the host's files. Returns the path of
-/// the guest's init script.
+/// Prepares what a guest that boots from the host's files needs: a tap device,
+/// kernel modules in the lab's folder, and an init script. Returns the path of
+/// the init script.
 pub(crate) fn prepare_boot(modules: &Path) -> Result<String> {
     if !Path::new("/dev/net/tun").exists() {
         anyhow::bail!("no /dev/net/tun, which joins the guest with the host side: `modprobe tun`")

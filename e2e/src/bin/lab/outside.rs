@@ -78,7 +78,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     if let Some(clusters) = clusters {
         // The API server starts while the guest's kernel boots. The guest also
         // requests the start of the API server, and waits until the server is
-        // ready. If the start fails, the guest gets the error.
+        // ready. If the API server does not start, the guest gets the error.
         thread::spawn(move || clusters.first.start());
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
@@ -150,10 +150,10 @@ fn mount_over(kind: &str, path: &str, options: Option<&str>) -> Result<()> {
         .with_context(|| format!("mounting {kind} on {path}"))
 }
 
-/// Copies the program's output to standard output, line by line. Returns
-/// whether the output contained the line `BEGINNING`, so that the program ran.
-/// The output before this line comes from the kernel and the guest's setup, and
-/// goes to a log.
+/// Copies the program's output to standard output, line by line. The program's
+/// own output follows the line `BEGINNING`. The output before `BEGINNING` comes
+/// from the kernel and the guest's setup, and goes to a log. Returns whether
+/// the line `BEGINNING` was found, which means that the program was started.
 fn pass_on(output: ChildStderr) -> io::Result<bool> {
     let mut lines = BufReader::new(output);
     let mut log = fs::File::create(file("logs/guest.log"))?;
@@ -180,8 +180,8 @@ fn pass_on(output: ChildStderr) -> io::Result<bool> {
 }
 
 /// Creates the folder for the lab's logs. If the user named a folder, the lab
-/// writes its logs directly to that folder. The logs then remain even if the
-/// lab is killed.
+/// writes its logs directly to that folder. So the user's folder keeps the
+/// logs even if the lab is killed.
 fn make_logs(given: Option<&Path>) -> Result<()> {
     let logs = file("logs");
     fs::create_dir(&logs)?;

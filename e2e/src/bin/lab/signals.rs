@@ -12,9 +12,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks the signals that the lab reads from the file. The lab calls
-    /// `block` before it creates anything that it must remove at the end. The
-    /// lab's child processes start with no signal blocked.
+    /// Blocks the lab's signals, and opens the file from which the lab reads
+    /// these signals. The lab calls `block` before it creates anything that it
+    /// must remove at the end. The lab's child processes start with no signal
+    /// blocked.
     pub(crate) fn block() -> Result<Self> {
         let heard = [
             Signal::SIGINT,

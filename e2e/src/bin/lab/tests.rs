@@ -115,14 +115,14 @@ struct Job<'a> {
     binary: &'a TestBinary,
     share: Share,
     kernel: Kind,
-    /// Whether the job repeats tests on the second kernel. Another job runs the
-    /// same tests on the first kernel.
+    /// Whether this job runs tests on the second kernel, while another job runs
+    /// the same tests on the first kernel.
     is_second: bool,
 }
 
 /// Returns the jobs of all test binaries, the longest first. If
-/// `is_second_wanted` is true, some test binaries get a further job on the
-/// second kernel.
+/// `is_second_wanted` is true, some test binaries also get a job on the second
+/// kernel.
 fn queue(
     binaries: &[TestBinary],
     kernel: Kind,
@@ -163,7 +163,8 @@ impl Job<'_> {
     }
 
     /// Returns the job's additional environment variables. The second kernel is
-    /// slow, so `IPVS_WALK_STEPS` shortens the random walk there.
+    /// slow, so `IPVS_WALK_STEPS` shortens the random walk of the test
+    /// `e2e_walk` on that kernel.
     fn environment(&self) -> Vec<(&'static str, &'static str)> {
         match self.is_second {
             true => vec![

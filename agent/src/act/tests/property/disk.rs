@@ -28,8 +28,8 @@ impl MayHold {
     /// the disk records which services were ours.
     pub(super) fn reboot(&self) {
         let mut all = self.all();
-        // The journal stays empty if no run opened it before the reboot, or if
-        // the next run creates a new journal.
+        // The journal may still be empty after the reboot. Either no run opened it before the
+        // reboot, or the next run creates a new journal.
         let empty = all.iter().filter(|disk| **disk == Disk::default());
         let rebooted = all.iter().map(Disk::rebooted).chain(empty.cloned());
         *all = rebooted.collect();

@@ -63,8 +63,8 @@ pub(super) struct Death {
     pub(super) calls: usize,
     /// What happens to each unsynced write of the agent.
     pub(super) fates: Vec<Fate>,
-    /// The next runs open the journal, and each dies after this number of
-    /// calls.
+    /// The next runs, which only open the journal. Each item is the number of
+    /// calls after which one of these runs dies.
     pub(super) openings: Vec<usize>,
 }
 

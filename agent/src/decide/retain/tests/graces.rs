@@ -140,7 +140,7 @@ fn a_hold_during_the_grace_gives_the_weight_back_and_the_grace_begins_anew() {
     assert_eq!(scene.retention.next_deadline(), Some(s(71)));
 }
 
-/// Returns one service for each of the ports, each with one server.
+/// Returns a service with one server for each of the ports.
 fn many(ports: std::ops::Range<u16>) -> Desired {
     let rows: Vec<_> = ports
         .map(|port| (tcp(WEB, port), "sh", &[(1, 1)][..]))

@@ -1,6 +1,6 @@
 //! Tests a restart after the clock was set back. The times that the previous
-//! run recorded are then in the future. They must not take servers out of
-//! service.
+//! run recorded are then in the future. These times must not take servers out
+//! of service.
 
 use super::*;
 

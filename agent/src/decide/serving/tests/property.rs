@@ -1,5 +1,5 @@
-//! Tests which servers serve after random events at the servers and at the
-//! agent.
+//! Tests which servers are in service after random events. The events happen at
+//! the servers and at the agent.
 
 use proptest::prelude::*;
 
@@ -14,8 +14,8 @@ enum Step {
     Probe(String),
     /// The given number of seconds passes without probe results.
     Wait(i64),
-    /// The agent restarts after the disk lost its last writes. The field is the
-    /// number of lost steps.
+    /// The agent restarts after the disk lost the writes of the last steps. The
+    /// number says how many steps were lost.
     Restart(usize),
     /// The agent restarts after its state folder was lost.
     Forget,
@@ -59,7 +59,7 @@ fn policy() -> impl Strategy<Value = Availability> {
     })
 }
 
-/// A scene, with the health rows that were on disk after each step.
+/// A scene and the history of its disk: the health rows after each step.
 struct Walk {
     scene: Scene,
     availability: Availability,

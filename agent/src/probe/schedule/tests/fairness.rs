@@ -242,8 +242,9 @@ proptest! {
         places in 64usize..600,
         loads in prop::collection::vec((1u64..600, 1u64..60, 0u64..60, 1u64..20), 1..5),
     ) {
-        // A probe of a target in a load takes `id % 64` seconds. So the test
-        // chooses each load's ids to get the load's probe duration.
+        // Each probe of a load takes `id % 64` seconds, where `id` is the
+        // target's id. So the test chooses each load's ids to get the load's
+        // probe duration.
         let mut world = World::new(with_places(places, seed), |id| {
             if id >= GOOD { MILLISECOND } else { SECOND * (id.0 % 64) as u32 }
         });
