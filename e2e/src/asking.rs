@@ -112,9 +112,9 @@ impl Asking {
         failed
     }
 
-    /// Counts this client's requests that began since a given time. A key of
-    /// the map is the page of a server that answered, or the error of failed
-    /// requests.
+    /// Counts this client's requests that began since a given time, by result.
+    /// The result of a request is the page that a server sent, or the text of
+    /// an error.
     pub fn counts(&self, since: Instant) -> BTreeMap<String, usize> {
         let asked = self.shared.asked();
         let mut counts = BTreeMap::new();

@@ -173,8 +173,8 @@ impl Claims {
         })
     }
 
-    /// Replaces all previous orders at `now`, and drops the claims of addresses
-    /// without an order.
+    /// Replaces all previous orders, and drops the claims of addresses without
+    /// an order. `now` is the time of the new orders.
     pub fn order(&mut self, orders: &BTreeMap<IpAddr, Order>, now: Duration) {
         self.claims.retain(|address, claim| {
             let stays = orders.contains_key(address);

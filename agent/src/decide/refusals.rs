@@ -1,5 +1,5 @@
-//! Remembers which entries were refused to protect the director. The code is
-//! pure: time is an argument.
+//! Remembers which entries were refused because they would harm the director.
+//! The code is pure: time is an argument.
 //!
 //! The reason for a refusal can be absent for a moment: a program restarts and
 //! does not listen for a second, or the host's programs start after the agent.

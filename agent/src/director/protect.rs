@@ -20,7 +20,7 @@ use crate::{
     host::interface::Interface,
 };
 
-/// The entries that may take the host's own traffic, by service.
+/// The services that may receive traffic of the host itself, with their entries.
 pub(super) type Suspects = BTreeMap<ServiceKey, Suspect>;
 
 /// The interval at which the loop checks the host again while entries are

@@ -29,7 +29,7 @@ const FIELD_MANAGER: &str = "ipvs-agent";
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval at which an unchanged status is written again. Writing an
 /// unchanged status recreates a deleted Director. If the Director still exists,
-/// the API server stores nothing new.
+/// the write of the same status changes nothing in the API server's storage.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// The interval at which the director's Lease is renewed, the same as for a
 /// kubelet's Lease.

@@ -83,9 +83,9 @@ pub(super) fn gather(
 /// Whether connection tracking is active in this network namespace. Firewall
 /// rules activate connection tracking, but the agent can detect only the
 /// effects. While connection tracking is inactive, its count of connections
-/// stays 0, even if IPVS has connections. If replies of NAT servers are the
-/// only traffic, active connection tracking counts these replies as invalid
-/// packets.
+/// stays 0, even if IPVS has connections. A host may have no traffic except the
+/// replies of NAT servers. Connection tracking then counts the replies as
+/// invalid packets.
 fn is_tracking(edges: &mut Edges<'_>) -> bool {
     let count = edges.sysctls.read("net.netfilter.nf_conntrack_count");
     count.is_ok_and(|count| count != "0") || edges.surroundings.calls_packets_invalid()
