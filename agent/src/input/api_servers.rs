@@ -19,7 +19,7 @@ use std::{
 use crds::advice;
 use hyper::http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Config, api::ListParams, core::Status};
+use kube::{Api, Client, Config, api::ListParams, core::Status, runtime::watcher::DefaultBackoff};
 use tokio::{net::lookup_host, task::spawn_blocking, time};
 
 use crate::{
@@ -28,8 +28,6 @@ use crate::{
     said::Said,
 };
 
-/// The wait between two attempts of [`ApiServers::look_first`].
-const RETRY: Duration = Duration::from_secs(1);
 /// The interval at which the API server's host name is resolved again. While
 /// the API server does not answer, the agent also reads the EndpointSlices at
 /// this interval.
@@ -40,8 +38,11 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const ENDPOINTS_INTERVAL: Duration = Duration::from_secs(300);
 /// The label selector for the EndpointSlices of the Service `kubernetes`.
 const ENDPOINTS_OF: &str = "kubernetes.io/service-name=kubernetes";
-/// The maximum wait for an answer of DNS or of the API server.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// The maximum wait for an answer of DNS.
+const DNS_TIME: Duration = Duration::from_secs(5);
+/// The maximum wait for an answer of the API server. A busy API server may need
+/// this long.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// How long an address is kept after DNS or the API server last returned the
 /// address. If a name has many addresses, some DNS servers return only a few of
 /// them in each answer. A connection may also outlive the DNS record of its
@@ -103,12 +104,13 @@ impl ApiServers {
     /// of the API server.
     pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
         let mut was_away = false;
+        let mut pauses = DefaultBackoff::default();
         while let Err(problem) = self.look(client, events).await {
             was_away = true;
             self.said.warn([format!(
                 "{problem}. Trying again; the kernel's table stays as it is"
             )]);
-            time::sleep(RETRY).await;
+            time::sleep(pauses.next().unwrap_or(INTERVAL)).await;
         }
         if was_away {
             tracing::info!("the API server answers now");
@@ -179,7 +181,7 @@ impl ApiServers {
 
     async fn resolve(&mut self, now: Instant) {
         for (host, port) in &self.places {
-            let found = time::timeout(ANSWER_TIME, lookup_host((host.as_str(), *port))).await;
+            let found = time::timeout(DNS_TIME, lookup_host((host.as_str(), *port))).await;
             match found {
                 Ok(Ok(addresses)) => self
                     .named
