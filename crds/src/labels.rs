@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// An object's labels, sorted by key. A sorted slice takes less memory than a
 /// map. Most objects have one or two labels, but each node of a B-tree map has
 /// room for eleven.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {

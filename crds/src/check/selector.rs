@@ -11,13 +11,13 @@ use crate::{Labels, Rejection, bounds};
 const PATH: &str = "spec.realServerSelector";
 
 /// A checked label selector, which has at least one label or requirement.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Selector {
     labels: Labels,
     requirements: Vec<Requirement>,
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Requirement {
     In(String, BTreeSet<String>),
     NotIn(String, BTreeSet<String>),

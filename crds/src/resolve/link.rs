@@ -1,7 +1,7 @@
 //! Links each selected server to its service, or refuses the server.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     net::SocketAddr,
 };
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Extent, ForwardingRule, ObjectKey, Objects, Rejection, Resolved, Server, Service, ServiceId,
     Source, Stored,
-    check::{CheckedServer, CheckedService},
+    check::{CheckedServer, CheckedService, Selector},
     condition::reason,
     service::family,
 };
@@ -35,6 +35,7 @@ pub(super) fn link_servers<'a>(
     );
     let mut limits = limits(candidates, &servers);
     let mut left_out = LeftOut::default();
+    let mut counted = Counted::new();
     for candidate in candidates {
         let place = (&*candidate.service.group, &*candidate.key.namespace);
         let mut limit = match candidate.source {
@@ -46,7 +47,7 @@ pub(super) fn link_servers<'a>(
             servers: &servers,
             standing,
         };
-        let service = selected.link(limit.as_deref_mut(), &mut left_out, resolved);
+        let service = selected.link(limit.as_deref_mut(), &mut left_out, &mut counted, resolved);
         if let (Some(limit), Some(check)) = (limit, &service.health_check)
             && candidate.takes_part()
         {
@@ -69,6 +70,21 @@ pub(super) fn link_servers<'a>(
     room::wait(objects, candidates, &limits, standing, resolved);
 }
 
+/// The counts of the selectors that select more servers than a budget allows.
+/// If many services have the same selector, only the first service looks at all
+/// servers. The key is a namespace and a selector.
+type Counted<'a> = HashMap<(&'a str, &'a Selector), Count>;
+
+/// The counts of one selector.
+#[derive(Clone, Copy)]
+struct Count {
+    /// How many servers the selector selects.
+    selected: usize,
+    /// The number of the first server that a budget leaves out of a service,
+    /// counted from 1. [`LeftOut`] names this server and all later servers.
+    first_left_out: usize,
+}
+
 /// A service, and the servers that it may select.
 struct Selected<'a, 'b> {
     candidate: &'b Candidate<'a>,
@@ -83,14 +99,20 @@ impl<'a> Selected<'a, '_> {
         &self,
         mut limit: Option<&mut Limit<'a>>,
         left_out: &mut LeftOut,
+        counted_before: &mut Counted<'a>,
         resolved: &mut Resolved,
     ) -> Service {
         let candidate = self.candidate;
         let (key, service) = (candidate.key, candidate.service);
+        let place = (&*key.namespace, &service.selector);
+        let before = counted_before.get(&place).copied();
+        let is_standing = self.standing.service(service.id);
+        let (mut number, mut first_left_out) = (0, None);
         let mut linked = without_servers(candidate);
         let mut taken: BTreeMap<SocketAddr, &ObjectKey> = BTreeMap::new();
         let mut counted = 0;
         for (server_key, stored) in self.servers.selected(&key.namespace, &service.selector) {
+            number += 1;
             let admitted = match &mut limit {
                 None => Ok(()),
                 Some(_) if counted == candidate.budgets.servers_per_service => Err(Excess::Service),
@@ -102,6 +124,17 @@ impl<'a> Selected<'a, '_> {
             };
             let refused = || (key.clone(), server_key.clone());
             if let Err(excess) = admitted {
+                let first = *first_left_out.get_or_insert(number);
+                if let Some(before) = before
+                    && !is_standing
+                    && number > first
+                    && number >= before.first_left_out
+                {
+                    // An earlier service has named the remaining servers.
+                    linked.left_out += before.selected + 1 - number;
+                    number = before.selected;
+                    break;
+                }
                 let standing = self.standing_server(server_key, stored);
                 if left_out.is_named(key, server_key) || standing.is_some() {
                     let rejection = excess.rejection(candidate, Why::Newest);
@@ -136,6 +169,14 @@ impl<'a> Selected<'a, '_> {
                     resolved.refused.insert(refused(), rejection);
                 }
             }
+        }
+        if let Some(first) = first_left_out {
+            let first_left_out = before.map_or(first, |before| before.first_left_out.min(first));
+            let counted = Count {
+                selected: number,
+                first_left_out,
+            };
+            counted_before.insert(place, counted);
         }
         linked
     }

@@ -1,5 +1,7 @@
 //! Tests which objects the budgets of a DirectorGroup leave out.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::{Loose, api::VirtualService};
 
@@ -335,6 +337,22 @@ fn services_from_files_take_part_in_no_budget() {
     assert_eq!(names(&resolve(&objects), &key("file")), ["a", "b"]);
 }
 
+/// A director that serves nothing, and counts how often it is asked for a
+/// service.
+#[derive(Default)]
+struct Asked(Cell<usize>);
+
+impl Standing for Asked {
+    fn service(&self, _: ServiceId) -> bool {
+        self.0.set(self.0.get() + 1);
+        false
+    }
+
+    fn server(&self, _: ServiceId, _: SocketAddr) -> bool {
+        false
+    }
+}
+
 /// One tenant has 1,000 services, and each service selects the same 1,000
 /// servers.
 #[test]
@@ -348,7 +366,13 @@ fn two_thousand_objects_of_a_tenant_make_no_million_destinations() {
         all.push(at_port(&format!("v{number}"), port).created(number));
         all.push(server(&format!("r{number}"), &address).created(number));
     }
-    let resolved = resolved(&all);
+    let asked = Asked::default();
+    let resolved = resolve_for(&objects(&all), &asked);
+    let looks = asked.0.get();
+    assert!(
+        looks <= 10_000,
+        "a few for each object, not one for each left-out pair: {looks}"
+    );
     let destinations: usize = resolved
         .services
         .iter()
