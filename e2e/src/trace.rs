@@ -76,15 +76,10 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
-/// Returns whether a message type that strace printed as a number belongs to
-/// nfnetlink. Such a type contains the subsystem's number above the lowest byte
+/// The type of a request to the connection tracking: subsystem 1, message 1
 /// (`linux/netfilter/nfnetlink.h`). strace prints a type as a number if strace
 /// does not know the socket's family.
-fn is_netfilter(kind: &str) -> bool {
-    let number = kind.strip_prefix("0x");
-    let number = number.and_then(|number| u16::from_str_radix(number, 16).ok());
-    number.is_some_and(|number| number > 0xff)
-}
+const GET_CONNECTION: &str = "0x101";
 
 /// Returns the names of the state-changing netlink messages in one traced
 /// system call. One system call may send many netlink messages.
@@ -98,14 +93,13 @@ fn writes_of(line: &str) -> Vec<String> {
                 // IPVS is the only netlink family of the agent that strace
                 // cannot decode. The first payload byte of an IPVS message is
                 // the command.
-                "nlctrl" => None,
+                "nlctrl" | GET_CONNECTION => None,
                 _ if ["RTM_", "NLMSG_", "NFNL_"]
                     .iter()
                     .any(|family| kind.starts_with(family)) =>
                 {
                     None
                 }
-                _ if is_netfilter(kind) => None,
                 _ => {
                     let payload = message.split_once("\"\\x")?.1;
                     let command = u8::from_str_radix(payload.get(..2)?, 16).ok()?;

@@ -4,8 +4,6 @@
 use std::{
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
-    time::Duration,
 };
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -13,21 +11,14 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple},
 };
-use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
-use nix::{
-    libc,
-    sys::{
-        socket::{MsgFlags, recv, setsockopt, sockopt},
-        time::TimeVal,
-    },
-};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::libc;
+
+use super::sockets::{open, receive_one};
 
 /// The size of the receive buffer in bytes. One entry of the connection
 /// tracking takes a few hundred bytes.
 const RECEIVE: usize = 16 * 1024;
-/// The maximum wait for the kernel's answer. The kernel answers at once or
-/// never.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A TCP connection of this host, as its program sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,19 +36,11 @@ pub struct Connection {
 /// Returns an error if the kernel does not answer, or has no connection
 /// tracking.
 pub fn real_remote(connection: &Connection) -> io::Result<Option<SocketAddr>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
-    let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    let socket = open(NETLINK_NETFILTER)?;
     socket.send(&request(connection), 0)?;
     let mut buffer = vec![0; RECEIVE];
     loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            received => received?,
-        };
-        let datagram = buffer.get(..length).ok_or(ErrorKind::InvalidData)?;
+        let datagram = receive_one(&socket, &mut buffer)?;
         let answer = NetlinkMessage::<NetfilterMessage>::deserialize(datagram)
             .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         match answer.payload {

@@ -102,11 +102,7 @@ pub fn own_connections() -> io::Result<Vec<Connection>> {
 
 /// Returns a protocol's sockets in the given states, of both address families.
 fn dump(protocol: Protocol, states: &StateFlags) -> io::Result<Vec<InetResponse>> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
-    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    let socket = open(NETLINK_SOCK_DIAG)?;
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
         socket.send(&request(family, protocol, states), 0)?;
@@ -115,15 +111,32 @@ fn dump(protocol: Protocol, states: &StateFlags) -> io::Result<Vec<InetResponse>
     Ok(found)
 }
 
+/// Opens a netlink socket that waits at most [`PATIENCE`] for an answer.
+pub(super) fn open(protocol: isize) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let patience = TimeVal::new(PATIENCE.as_secs().cast_signed(), 0);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+    Ok(socket)
+}
+
+/// Receives one datagram into the buffer.
+pub(super) fn receive_one<'a>(socket: &Socket, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(length) => return Ok(buffer.get(..length).ok_or(ErrorKind::InvalidData)?),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Receives the answers to one request.
 fn receive(socket: &Socket, found: &mut Vec<InetResponse>) -> io::Result<()> {
     let mut buffer = vec![0; RECEIVE];
     loop {
-        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            received => received?,
-        };
-        let mut datagram = buffer.get(..length).ok_or(ErrorKind::InvalidData)?;
+        let mut datagram = receive_one(socket, &mut buffer)?;
         while !datagram.is_empty() {
             let answer = NetlinkMessage::<SockDiagMessage>::deserialize(datagram)
                 .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;

@@ -19,7 +19,7 @@ use std::{
 use crds::advice;
 use hyper::http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Config, api::ListParams, core::Status, runtime::watcher::DefaultBackoff};
+use kube::{Api, Client, Config, api::ListParams, runtime::watcher::DefaultBackoff};
 use tokio::{net::lookup_host, task::spawn_blocking, time};
 
 use crate::{
@@ -43,6 +43,9 @@ const DNS_TIME: Duration = Duration::from_secs(5);
 /// The maximum wait for an answer of the API server. A busy API server may need
 /// this long.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// After this many internal errors, the agent no longer waits for the
+/// EndpointSlices.
+const MOST_ERRORS: usize = 5;
 /// How long an address is kept after DNS or the API server last returned the
 /// address. If a name has many addresses, some DNS servers return only a few of
 /// them in each answer. A connection may also outlive the DNS record of its
@@ -64,6 +67,8 @@ pub struct ApiServers {
     /// When the EndpointSlices must be read again, or `None` if the API server
     /// did not answer the last time.
     endpoints_due: Option<Instant>,
+    /// The number of internal errors with which the API server has answered.
+    errors: usize,
     /// The last logged problem with the EndpointSlices.
     said: Said,
     told: Option<BTreeSet<SocketAddr>>,
@@ -93,6 +98,7 @@ impl ApiServers {
             endpoints: Seen::new(),
             translated: Seen::new(),
             endpoints_due: None,
+            errors: 0,
             said: Said::default(),
             told: None,
         }
@@ -130,8 +136,7 @@ impl ApiServers {
         if self.endpoints_due.is_none_or(|due| due <= now) {
             answer = self.read_endpoints(client, now).await;
             self.endpoints_due = answer.is_ok().then_some(now + ENDPOINTS_INTERVAL);
-            // The agent has a connection now, because it has just read the
-            // EndpointSlices.
+            // If the API server answered, the agent has a connection now.
             self.read_connections(now).await;
         }
         self.tell(events);
@@ -150,10 +155,11 @@ impl ApiServers {
                     .extend(found.map(|found| (canonical(found), now)));
                 None
             }
-            Ok(Err(kube::Error::Api(status))) if !is_overload(&status) => {
+            Ok(Err(kube::Error::Api(status))) if !is_away(status.code, self.errors) => {
                 advice::api_error(WHAT, &status)
             }
             Ok(Err(error)) => {
+                self.errors += usize::from(is_internal(&error));
                 return Err(format!("cannot {WHAT}: {}", advice::with_sources(&error)));
             }
             Err(_) => return Err(format!("cannot {WHAT}: no answer within {ANSWER_TIME:?}")),
@@ -168,14 +174,15 @@ impl ApiServers {
         let known = self.named.keys().chain(self.endpoints.keys());
         let known: BTreeSet<_> = known.copied().collect();
         // The kernel may take a while to list the sockets of a busy host.
-        let found = spawn_blocking(move || translated(&known)).await;
-        match found.expect("listing connections does not panic") {
+        let Ok(found) = spawn_blocking(move || translated(&known)).await else {
+            // The agent is ending.
+            return;
+        };
+        match found {
             Ok(found) => self
                 .translated
                 .extend(found.into_iter().map(|address| (address, now))),
-            // Without connection tracking, there is no NAT, so no address is
-            // missing.
-            Err(error) => tracing::debug!("cannot ask the connection tracking: {error}"),
+            Err(error) => tracing::debug!("cannot list the agent's own connections: {error}"),
         }
     }
 
@@ -231,10 +238,21 @@ impl ApiServers {
     }
 }
 
-/// Whether the status code says that the API server, or a proxy in front of it,
-/// cannot answer requests now.
-fn is_overload(answer: &Status) -> bool {
-    answer.code == 429 || answer.code >= 500
+/// Whether a status code means that the API server, or a proxy in front of it,
+/// cannot answer now. `errors` is the number of internal errors before.
+fn is_away(code: u16, errors: usize) -> bool {
+    match code {
+        // kube gives code 0 to an answer that is JSON, but no Status. Such an
+        // answer comes from a proxy.
+        0 | 429 | 502 | 503 | 504 => true,
+        // This request may fail for as long as others succeed.
+        500.. => errors < MOST_ERRORS,
+        _ => false,
+    }
+}
+
+fn is_internal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 500)
 }
 
 /// Returns the addresses to which NAT sends the agent's connections to the
@@ -243,7 +261,10 @@ fn translated(known: &BTreeSet<SocketAddr>) -> io::Result<BTreeSet<SocketAddr>> 
     let mut found = BTreeSet::new();
     for connection in own_connections()? {
         if known.contains(&connection.remote) {
-            found.extend(real_remote(&connection)?);
+            match real_remote(&connection) {
+                Ok(real) => found.extend(real),
+                Err(error) => tracing::debug!("cannot ask the connection tracking: {error}"),
+            }
         }
     }
     Ok(found)
@@ -368,6 +389,22 @@ mod tests {
             matches!(heard.try_recv(), Ok(Event::ApiServers(_))),
             "the loop knows the kubeconfig's address at once"
         );
+    }
+
+    #[test]
+    fn a_request_that_always_fails_does_not_keep_the_agent_from_starting() {
+        for (code, errors, expected) in [
+            (0, 9, true),
+            (429, 9, true),
+            (503, 9, true),
+            (500, MOST_ERRORS - 1, true),
+            (500, MOST_ERRORS, false),
+            (401, 0, false),
+            (403, 0, false),
+            (404, 0, false),
+        ] {
+            assert_eq!(is_away(code, errors), expected, "{code} after {errors}");
+        }
     }
 
     #[tokio::test]

@@ -231,7 +231,7 @@ impl Body {
                 (false, format!("contain {needle:?}"))
             }
             Self::Matches(pattern) => {
-                progress.reached(Reached::Matching);
+                progress.reached(Reached::Worker);
                 let is_found = pattern.is_match(share, kept).await?;
                 (is_found, format!("match {:?}", pattern.as_str()))
             }

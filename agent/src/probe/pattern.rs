@@ -5,10 +5,7 @@ use std::sync::{Arc, OnceLock};
 use crds::body_pattern;
 use regex::bytes::Regex;
 
-use super::{
-    trouble::Failed,
-    worker::{Share, Work},
-};
+use super::{trouble::Failed, worker::Share};
 
 /// A pattern is matched only against the first bytes of a text, at most this
 /// many.
@@ -46,9 +43,7 @@ impl Pattern {
         text: Vec<u8>,
     ) -> Result<bool, Failed> {
         let pattern = self.clone();
-        share
-            .run(Work::Matching, move || pattern.is_match_now(&text))
-            .await
+        share.run(move || pattern.is_match_now(&text)).await
     }
 
     fn is_match_now(&self, text: &[u8]) -> Result<bool, Failed> {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{trouble::Failed, worker::Work};
+use super::{trouble::Failed, worker::too_slow};
 
 /// The progress of a probe, for the failure message after a timeout.
 #[derive(Debug, Default)]
@@ -18,11 +18,9 @@ pub(super) enum Reached {
     Connected = 1,
     /// The server sent part of the expected answer.
     Answer = 2,
-    /// The answer is complete, and its text is being matched.
-    Matching = 3,
-    /// The server's certificates are being verified. [`Self::Connected`]
-    /// follows.
-    Verifying = 4,
+    /// The probe waits for this host's worker, which verifies the server's
+    /// certificates or matches the complete answer.
+    Worker = 3,
 }
 
 impl Progress {
@@ -43,9 +41,7 @@ impl Progress {
             0 => format!("no answer in {seconds} s"),
             1 => format!("connected, and no answer in {seconds} s"),
             2 => format!("incomplete answer in {seconds} s"),
-            // The probe waits for this host, not for the server.
-            3 => return Work::Matching.too_slow(namespace),
-            _ => return Work::Verifying.too_slow(namespace),
+            _ => return too_slow(namespace),
         })
     }
 }

@@ -19,8 +19,15 @@ use super::{
     progress::{Progress, Reached},
     tls_failure,
     trouble::Failed,
-    worker::{Share, Work},
+    worker::Share,
 };
+
+/// The maximum number of certificates that a server may send. rustls tries the
+/// paths from the server's certificate to an authority, and their number grows
+/// exponentially with the number of certificates.
+const MOST_CERTIFICATES: usize = 8;
+/// The maximum size of the certificates that a server may send, in bytes.
+const MOST_BYTES: usize = 32 << 10;
 
 /// Opens the TLS connections of one check.
 pub(super) struct Tls {
@@ -84,10 +91,16 @@ impl Tls {
         let stream = self.connector.connect(name.clone(), stream).await?;
         if let Some(verifier) = self.verifier.clone() {
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
-            progress.reached(Reached::Verifying);
-            let job = move || verify(&verifier, &chain, &name);
-            share.run(Work::Verifying, job).await?;
+            let bytes: usize = chain.iter().map(|one| one.len()).sum();
+            if chain.len() > MOST_CERTIFICATES || bytes > MOST_BYTES {
+                return Err(Failed::answer(format!(
+                    "certificate: more than {MOST_CERTIFICATES} certificates, or more than \
+                     {MOST_BYTES} bytes"
+                )));
+            }
+            let chain = chain.to_vec();
+            progress.reached(Reached::Worker);
+            share.run(move || verify(&verifier, &chain, &name)).await?;
             progress.reached(Reached::Connected);
         }
         Ok(stream)
@@ -116,20 +129,21 @@ fn verify(
     verifier: &WebPkiServerVerifier,
     chain: &[CertificateDer<'_>],
     name: &ServerName<'_>,
-) -> Result<bool, Failed> {
+) -> Result<(), Failed> {
     let verified = match chain.split_first() {
         Some((own, others)) => verifier.verify_server_cert(own, others, name, &[], UnixTime::now()),
         None => Err(Error::NoCertificatesPresented),
     };
     match verified {
-        Ok(_) => Ok(true),
+        Ok(_) => Ok(()),
         Err(error) => Err(Failed::answer(tls_failure::words(&error))),
     }
 }
 
 /// Accepts every chain of certificates, so that a handshake takes the prober's
 /// thread only a short time. [`Tls::connect`] verifies the chain afterwards.
-/// The handshake proves that the server has the key of its own certificate.
+/// If the check verifies certificates, the handshake proves that the server has
+/// the key of its own certificate.
 #[derive(Debug)]
 struct Handshake {
     /// Verifies the proof that the server has the key. `None` if the check

@@ -38,15 +38,6 @@ pub(super) struct Share<'a> {
     pub(super) namespace: &'a Arc<str>,
 }
 
-/// The kinds of slow work.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Work {
-    /// The matching of a regular expression.
-    Matching,
-    /// The verification of a chain of certificates.
-    Verifying,
-}
-
 /// The state that probes and the worker's thread share.
 #[derive(Default)]
 struct Desk {
@@ -57,19 +48,37 @@ struct Desk {
 
 #[derive(Default)]
 struct State {
-    queues: Queues<Job>,
+    queues: Queues<Box<dyn Job>>,
     /// Whether the worker's thread must end.
     is_closed: bool,
 }
 
-/// The result of a job: yes or no, or why the probe has failed.
-type Answer = Result<bool, Failed>;
+/// A job for the worker's thread.
+trait Job: Send {
+    /// Whether a probe still waits for the result.
+    fn is_wanted(&self) -> bool;
 
-struct Job {
-    work: Box<dyn FnOnce() -> Answer + Send>,
-    /// The channel for the result. The channel is closed once the probe's
-    /// timeout is over.
-    answer: oneshot::Sender<Answer>,
+    /// Does the job, and passes the result to the probe.
+    fn work(self: Box<Self>);
+}
+
+/// A job, with the channel for its result. The channel is closed once the
+/// probe's timeout is over.
+struct Work<T, F> {
+    job: F,
+    answer: oneshot::Sender<Result<T, Failed>>,
+}
+
+impl<T: Send, F: FnOnce() -> Result<T, Failed> + Send> Job for Work<T, F> {
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed()
+    }
+
+    fn work(self: Box<Self>) {
+        let answer = (self.job)();
+        // The probe may have ended in the meantime.
+        let _ = self.answer.send(answer);
+    }
 }
 
 impl Share<'_> {
@@ -79,51 +88,36 @@ impl Share<'_> {
     /// # Errors
     /// Returns the failure that the job returned, or a failure of this host if
     /// the job cannot be done now.
-    pub(super) async fn run(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
-        kind: Work,
-        job: impl FnOnce() -> Answer + Send + 'static,
-    ) -> Answer {
+        job: impl FnOnce() -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, Failed> {
         let Self { worker, namespace } = self;
         worker.start()?;
         let (answer, answered) = oneshot::channel();
-        let job = Job {
-            work: Box::new(job),
-            answer,
-        };
+        let job = Box::new(Work { job, answer });
         {
             let mut state = worker.desk.state.lock().expect(UNHURT);
             let has_room = state.queues.waiting(namespace) < MOST_WAITING;
             if !has_room {
-                return Err(kind.too_slow(namespace));
+                return Err(too_slow(namespace));
             }
             state.queues.push(namespace, job);
         }
         worker.desk.changed.notify_one();
         // The worker's thread answers every job whose probe still waits.
-        answered.await.map_err(|_| kind.too_slow(namespace))?
+        answered.await.map_err(|_| too_slow(namespace))?
     }
 }
 
-impl Work {
-    /// Returns the failure of a probe whose work was not done in time.
-    pub(super) fn too_slow(self, namespace: &str) -> Failed {
-        let (what, remedy) = match self {
-            Self::Matching => (
-                "regular expressions that take too long to match",
-                "simplify httpGet.expectedBody.matches",
-            ),
-            Self::Verifying => (
-                "servers whose certificates take too long to verify",
-                "let the servers send shorter chains",
-            ),
-        };
-        let words = format!(
-            "namespace {namespace} has {what}: {remedy}, or lengthen periodSeconds and \
-             timeoutSeconds"
-        );
-        Failed::Own(words.into())
-    }
+/// Returns the failure of a probe whose work was not done in time.
+pub(super) fn too_slow(namespace: &str) -> Failed {
+    let words = format!(
+        "this host had no time for the regular expressions and certificates of namespace \
+         {namespace}: simplify httpGet.expectedBody.matches, let the servers send shorter chains \
+         of certificates, or lengthen periodSeconds and timeoutSeconds"
+    );
+    Failed::Own(words.into())
 }
 
 impl Worker {
@@ -154,16 +148,14 @@ impl Desk {
     fn work(&self) {
         let mut state = self.state.lock().expect(UNHURT);
         while !state.is_closed {
-            let next = state.queues.pop(|job: &Job| !job.answer.is_closed());
+            let next = state.queues.pop(|job| job.is_wanted());
             let Some((namespace, job)) = next else {
                 state = self.changed.wait(state).expect(UNHURT);
                 continue;
             };
             drop(state);
             let began = Instant::now();
-            let answer = (job.work)();
-            // The probe may have ended in the meantime.
-            let _ = job.answer.send(answer);
+            job.work();
             let took = began.elapsed();
             state = self.state.lock().expect(UNHURT);
             state.queues.charge(&namespace, took);

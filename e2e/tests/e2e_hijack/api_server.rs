@@ -2,9 +2,12 @@
 //! protect this address even if the agent connects through a cluster IP.
 
 use e2e::{
-    cluster::{Cluster, start_agent, start_agent_at, upgrade_chart, wait_until_ready},
+    cluster::{
+        Cluster, NAMESPACE, PATIENCE, start_agent, start_agent_at, upgrade_chart, wait_until_ready,
+    },
+    control,
     course::Course,
-    kubectl, kubectl_apply, layout,
+    eventually, kubectl, kubectl_apply, layout,
 };
 
 use crate::{WEB_SERVERS, expect_refused, service};
@@ -38,6 +41,15 @@ fn the_address_to_which_nat_sends_the_agents_own_connection_is_refused_too() {
     let course = Course::nat();
     let director = &course.director;
     kubectl(&["delete", "rolebinding/ipvs-agent-endpoints"]);
+    // The API server learns of the deletion a moment later.
+    eventually("the agent to lose its permission", PATIENCE, || {
+        let agent = format!("system:serviceaccount:{NAMESPACE}:ipvs-agent");
+        let asked = ["auth", "can-i", "list", "endpointslices", "--as", &agent];
+        match control::try_kubectl(&asked).stdout.trim() {
+            "no" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
     let real = format!("{}:6443", layout::HOST_SIDE);
     let gateway = layout::MANAGEMENT_GATEWAY;
     director.ip(&format!("route add {CLUSTER_IP} via {gateway}"));

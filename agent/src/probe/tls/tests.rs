@@ -4,7 +4,12 @@ use crds::{HttpProbe, Probe, StatusRange};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
-use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use rustls::{
+    ALL_VERSIONS, ServerConfig, SupportedProtocolVersion,
+    pki_types::PrivateKeyDer,
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -36,30 +41,42 @@ fn certificate(authority: &Authority, names: &[&str], year: i32) -> (Vec<u8>, Ke
 
 /// Starts a healthy server with the given certificate and key.
 async fn server(identity: (Vec<u8>, KeyPair)) -> SocketAddr {
-    listening_server(identity).await.0
+    listening_server(config(vec![identity.0], &identity.1, ALL_VERSIONS))
+        .await
+        .0
+}
+
+/// Returns the configuration of a server that presents `chain`, whether or not
+/// `key` is the key of the chain's first certificate.
+fn config(
+    chain: Vec<Vec<u8>>,
+    key: &KeyPair,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let key = ring::sign::any_supported_type(&key).unwrap();
+    let chain = chain.into_iter().map(Into::into).collect();
+    let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver))
 }
 
 /// Starts a healthy server, and also returns what the server's clients say: one
 /// message for each connection.
-async fn listening_server(
-    (certificate, key): (Vec<u8>, KeyPair),
-) -> (SocketAddr, UnboundedReceiver<Vec<u8>>) {
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.into()], key)
-        .unwrap();
+async fn listening_server(config: ServerConfig) -> (SocketAddr, UnboundedReceiver<Vec<u8>>) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let (hear, heard) = unbounded_channel();
     let address = serve(move |stream| {
         let (acceptor, hear) = (acceptor.clone(), hear.clone());
         async move {
+            let mut read = vec![0; 4096];
             let Ok(mut stream) = acceptor.accept(stream).await else {
+                let _ = hear.send(Vec::new());
                 return;
             };
-            let mut read = vec![0; 4096];
             let length = stream.read(&mut read).await.unwrap_or_default();
             read.truncate(length);
             // Sending fails in tests that do not receive the requests.
@@ -149,12 +166,49 @@ async fn a_certificate_that_is_not_trusted_says_why() {
 async fn a_server_that_is_not_trusted_gets_no_request() {
     let (ours, other) = (authority("ours"), authority("other"));
     for (signer, expected) in [(&ours, true), (&other, false)] {
-        let (address, mut requests) =
-            listening_server(certificate(signer, &["shop.example"], 2990)).await;
+        let (certificate, key) = certificate(signer, &["shop.example"], 2990);
+        let config = config(vec![certificate], &key, ALL_VERSIONS);
+        let (address, mut requests) = listening_server(config).await;
         let tls = rule(Some(&ours), Some("shop.example"));
         said(get(tls, None), address).await;
         let request = requests.recv().await.expect("the server was asked");
         assert_eq!(!request.is_empty(), expected, "it got {request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_the_key_of_its_certificate_fails() {
+    let ours = authority("ours");
+    for version in [&TLS12, &TLS13] {
+        let (certificate, _) = certificate(&ours, &["shop.example"], 2990);
+        let config = config(vec![certificate], &KeyPair::generate().unwrap(), &[version]);
+        let (address, _) = listening_server(config).await;
+        let tls = rule(Some(&ours), Some("shop.example"));
+        assert_eq!(
+            said(get(tls, None), address).await,
+            "certificate: its signature is wrong",
+            "{version:?}"
+        );
+    }
+}
+
+/// Verifying such a chain could take minutes.
+#[tokio::test]
+async fn a_server_that_sends_very_many_certificates_fails() {
+    let ours = authority("ours");
+    for (others, expected) in [
+        (MOST_CERTIFICATES - 1, "success"),
+        (
+            MOST_CERTIFICATES,
+            "certificate: more than 8 certificates, or more than 32768 bytes",
+        ),
+    ] {
+        let (certificate, key) = certificate(&ours, &["shop.example"], 2990);
+        let mut chain = vec![certificate];
+        chain.extend((0..others).map(|_| ours.der().to_vec()));
+        let (address, _) = listening_server(config(chain, &key, ALL_VERSIONS)).await;
+        let tls = rule(Some(&ours), Some("shop.example"));
+        assert_eq!(said(get(tls, None), address).await, expected);
     }
 }
 

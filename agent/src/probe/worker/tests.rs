@@ -6,13 +6,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gives the worker a job of `namespace` that answers yes, and returns the
 /// worker's answer.
-async fn say_yes(worker: &Worker, namespace: &str) -> Answer {
+async fn say_yes(worker: &Worker, namespace: &str) -> Result<bool, Failed> {
     let namespace = namespace.into();
     let share = Share {
         worker,
         namespace: &namespace,
     };
-    share.run(Work::Matching, || Ok(true)).await
+    share.run(|| Ok(true)).await
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_namespace_with_too_many_waiting_jobs_is_refused_and_another_is_not() 
         waiting.push(wait);
     }
     let refused = say_yes(&worker, "many").await;
-    assert_eq!(refused, Err(Work::Matching.too_slow("many")));
+    assert_eq!(refused, Err(too_slow("many")));
     let mut other = Box::pin(say_yes(&worker, "shop"));
     assert!(futures::poll!(&mut other).is_pending(), "it may wait");
 
