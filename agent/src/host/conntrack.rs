@@ -14,20 +14,14 @@ use netlink_packet_netfilter::{
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc;
 
-use super::sockets::{open, receive_one};
+use super::{
+    peers::Connection,
+    sockets::{open, receive_one},
+};
 
 /// The size of the receive buffer in bytes. One entry of the connection
 /// tracking takes a few hundred bytes.
 const RECEIVE: usize = 16 * 1024;
-
-/// A TCP connection of this host, as its program sees it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Connection {
-    /// The local address and port.
-    pub local: SocketAddr,
-    /// The remote address and port that the program connected to.
-    pub remote: SocketAddr,
-}
 
 /// Returns the remote address and port that the connection's packets have after
 /// all translation. Returns `None` if the kernel does not track the connection.

@@ -9,8 +9,6 @@ use std::{
 use ipvs::Protocol;
 use netlink_packet_sock_diag::{constants::TCP_LISTEN, inet::InetResponse};
 
-use super::conntrack::Connection;
-
 /// The links to the open files of this process. A socket's link is
 /// `socket:[INODE]` (`proc_pid_fd(5)`).
 const OPEN_FILES: &str = "/proc/self/fd";
@@ -26,6 +24,15 @@ pub struct Peer {
     pub protocol: Protocol,
     /// The remote address and port.
     pub address: SocketAddr,
+}
+
+/// A TCP connection of this host, as its program sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Connection {
+    /// The local address and port.
+    pub local: SocketAddr,
+    /// The remote address and port that the program connected to.
+    pub remote: SocketAddr,
 }
 
 /// Returns the inode numbers of the agent's own sockets.

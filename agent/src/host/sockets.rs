@@ -24,9 +24,8 @@ use nix::sys::{
 };
 
 use super::{
-    conntrack::Connection,
     listeners::{Listener, listener, sctp_endpoints},
-    peers::{self, Peer},
+    peers::{self, Connection, Peer},
 };
 
 /// The size of the receive buffer in bytes. The kernel sends a dump in
