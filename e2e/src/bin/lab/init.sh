@@ -42,6 +42,12 @@ cd /
 umount -l /mnt
 
 mount -t sysfs sysfs /sys
+# Under QEMU, the kernel boots with one processor, because it patches its own
+# code during the boot. A second emulated processor may run a half-patched
+# instruction, which is a kernel panic.
+for processor in /sys/devices/system/cpu/cpu[1-9]*/online; do
+    [ ! -e "$processor" ] || echo 1 >"$processor"
+done
 mkdir -p /dev/pts /dev/shm /run/netns
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm

@@ -29,7 +29,7 @@ pub(crate) fn machine() -> Result<Command> {
     // The guest's kernel checks its timer, and panics if the check fails. On a
     // busy machine, the check may fail, so no_timer_check turns the check off.
     let arguments =
-        format!("console=ttyS0 quiet panic=-1 no_timer_check LAB_INIT={init} LAB_KERNEL=qemu");
+        format!("console=ttyS0 quiet panic=-1 no_timer_check maxcpus=1 LAB_INIT={init} LAB_KERNEL=qemu");
     let log = file("logs/kernel.log");
     let mut machine = Command::new("qemu-system-x86_64");
     machine
