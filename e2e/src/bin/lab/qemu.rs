@@ -28,8 +28,10 @@ pub(crate) fn machine() -> Result<Command> {
     let init = prepare_boot(&built(MODULES))?;
     // The guest's kernel checks its timer, and panics if the check fails. On a
     // busy machine, the check may fail, so no_timer_check turns the check off.
-    let arguments =
-        format!("console=ttyS0 quiet panic=-1 no_timer_check maxcpus=1 LAB_INIT={init} LAB_KERNEL=qemu");
+    // init.sh brings up the second processor (maxcpus).
+    let arguments = format!(
+        "console=ttyS0 quiet panic=-1 no_timer_check maxcpus=1 LAB_INIT={init} LAB_KERNEL=qemu"
+    );
     let log = file("logs/kernel.log");
     let mut machine = Command::new("qemu-system-x86_64");
     machine
