@@ -24,8 +24,8 @@ pub enum Answer<T> {
     /// the API server again later.
     None(String),
     /// The agent lacks the RBAC permission for the look-up. If an earlier run
-    /// had the permission, somebody has removed the permission. If no earlier
-    /// run had the permission, the RBAC rules come from an older chart. The
+    /// had the permission, an administrator has removed it. If no earlier run
+    /// had the permission, the RBAC rules come from an older chart. The
     /// agents of such a chart needed no look-up, and only limited the number of
     /// removals.
     NotAllowed,

@@ -1,7 +1,7 @@
 //! Links each selected server to its service, or refuses the server.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
 };
 
@@ -9,13 +9,13 @@ use super::{
     Candidate, Standing,
     budgets::{Excess, Limit, Why, limits},
     by_label::{ServersByLabel, oldest_first},
-    left_out::LeftOut,
+    left_out::{Counted, LeftOut, Rest},
     probes, room,
 };
 use crate::{
     Extent, ForwardingRule, ObjectKey, Objects, Rejection, Resolved, Server, Service, ServiceId,
     Source, Stored,
-    check::{CheckedServer, CheckedService, Selector},
+    check::{CheckedServer, CheckedService},
     condition::reason,
     service::family,
 };
@@ -70,21 +70,6 @@ pub(super) fn link_servers<'a>(
     room::wait(objects, candidates, &limits, standing, resolved);
 }
 
-/// The counts of the selectors that select more servers than a budget allows.
-/// If many services have the same selector, only the first service looks at all
-/// servers. The key is a namespace and a selector.
-type Counted<'a> = HashMap<(&'a str, &'a Selector), Count>;
-
-/// The counts of one selector.
-#[derive(Clone, Copy)]
-struct Count {
-    /// How many servers the selector selects.
-    selected: usize,
-    /// The number of the first server that a budget leaves out of a service,
-    /// counted from 1. [`LeftOut`] names this server and all later servers.
-    first_left_out: usize,
-}
-
 /// A service, and the servers that it may select.
 struct Selected<'a, 'b> {
     candidate: &'b Candidate<'a>,
@@ -105,9 +90,8 @@ impl<'a> Selected<'a, '_> {
         let candidate = self.candidate;
         let (key, service) = (candidate.key, candidate.service);
         let place = (&*key.namespace, &service.selector);
-        let before = counted_before.get(&place).copied();
-        let is_standing = self.standing.service(service.id);
-        let (mut number, mut first_left_out) = (0, None);
+        let mut number = 0;
+        let mut rest = None;
         let mut linked = without_servers(candidate);
         let mut taken: BTreeMap<SocketAddr, &ObjectKey> = BTreeMap::new();
         let mut counted = 0;
@@ -124,15 +108,15 @@ impl<'a> Selected<'a, '_> {
             };
             let refused = || (key.clone(), server_key.clone());
             if let Err(excess) = admitted {
-                let first = *first_left_out.get_or_insert(number);
-                if let Some(before) = before
-                    && !is_standing
-                    && number > first
-                    && number >= before.first_left_out
+                let rest = *rest.get_or_insert_with(|| Rest {
+                    first: number,
+                    before: counted_before.get(&place).copied(),
+                });
+                if let Some(selected) = rest.selected_if_named_from(number)
+                    && !self.standing.service(service.id)
                 {
-                    // An earlier service has named the remaining servers.
-                    linked.left_out += before.selected + 1 - number;
-                    number = before.selected;
+                    linked.left_out += selected + 1 - number;
+                    number = selected;
                     break;
                 }
                 let standing = self.standing_server(server_key, stored);
@@ -170,13 +154,8 @@ impl<'a> Selected<'a, '_> {
                 }
             }
         }
-        if let Some(first) = first_left_out {
-            let first_left_out = before.map_or(first, |before| before.first_left_out.min(first));
-            let counted = Count {
-                selected: number,
-                first_left_out,
-            };
-            counted_before.insert(place, counted);
+        if let Some(rest) = rest {
+            counted_before.insert(place, rest.count(number));
         }
         linked
     }
