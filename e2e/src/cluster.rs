@@ -80,8 +80,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for args in [
-            ["delete", "ivs,irs", "--all", "-A"].as_slice(),
-            &["delete", "idir", "--all"],
+            ["delete", "ivs,irs,idir", "--all", "-A"].as_slice(),
             &["delete", "leases", "--all", "-n", NAMESPACE],
         ] {
             let deleted = control::try_kubectl(args);
@@ -366,15 +365,19 @@ fn start_controller(host: &Host, identity: &str) -> Process {
 pub fn wait_for(object: &str, condition: &str, status: &str) {
     let timeout = format!("--timeout={}s", PATIENCE.as_secs());
     let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
+    let has_condition = format!("--for=condition={condition}={status}");
+    let mut waited = until(&has_condition);
     // The object may not exist yet. For example, an agent creates its Director
     // only after it has started.
-    let made = until("--for=create");
-    assert!(
-        made.is_success(),
-        "{object} was expected to be made: {}",
-        made.stderr
-    );
-    let waited = until(&format!("--for=condition={condition}={status}"));
+    if waited.stderr.contains("NotFound") {
+        let made = until("--for=create");
+        assert!(
+            made.is_success(),
+            "{object} was expected to be made: {}",
+            made.stderr
+        );
+        waited = until(&has_condition);
+    }
     assert!(
         waited.is_success(),
         "{object} was expected to become {condition}={status}: {}\n{}",

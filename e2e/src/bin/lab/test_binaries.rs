@@ -12,7 +12,7 @@ const NEED_A_LAB: [&str; 2] = ["kernel*", "e2e_*"];
 
 /// A test binary that needs a lab.
 pub(crate) struct TestBinary {
-    /// The name of the test binary and of its source file, such as `e2e_table`.
+    /// The name of the test binary and of its source file, such as `e2e_traffic`.
     pub(crate) name: String,
     /// The Cargo package that contains the test binary.
     pub(crate) package: String,
@@ -53,7 +53,7 @@ pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
     binaries.sort_by(|one, other| one.name.cmp(&other.name));
 
     // A test binary's path looks like
-    // target/debug/deps/e2e_table-0123456789abcdef.
+    // target/debug/deps/e2e_traffic-0123456789abcdef.
     let folder = binaries
         .first()
         .and_then(|first| first.program.ancestors().nth(2))

@@ -39,7 +39,7 @@ pub(crate) struct Tests {
     #[arg(long, env = "TEST_TIMES")]
     times: Option<PathBuf>,
 
-    /// The test binaries to run, such as e2e_table [default: all]
+    /// The test binaries to run, such as e2e_traffic [default: all]
     names: Vec<String>,
 }
 

@@ -1,5 +1,7 @@
 //! Tests that the lab behaves as the other tests assume.
 
+mod fault_servers;
+
 use std::collections::BTreeMap;
 
 use e2e::segment::attach_to_management;

@@ -231,7 +231,7 @@ fn in_a_namespace(test: impl FnOnce() + Send) {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect(
             "a network namespace cannot be created: run this test as root, in the lab: \
-             cargo test -p agent --test kernel_probes",
+             cargo test -p agent --test kernel_agent",
         );
         ip("link set lo up");
         ip("link add wire type dummy");

@@ -99,7 +99,7 @@ fn in_a_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect(
             "a network namespace cannot be created: run this test as root, in the lab: \
-             cargo test -p agent --test kernel_manifests",
+             cargo test -p agent --test kernel_agent",
         );
         for arguments in HOST {
             let mut ip = Command::new("ip");

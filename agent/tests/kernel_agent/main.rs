@@ -1,0 +1,4 @@
+//! Tests parts of the agent on a real kernel, without an API server.
+
+mod manifests;
+mod probes;
