@@ -6,10 +6,13 @@
 //! the history of each kind. To use an object, a director must reach a certain
 //! position in the history of every kind.
 
+mod servers;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crds::{Digest, ObjectKey, api::WorldDigests};
 
+use self::servers::{Seen, Servers};
 use crate::ring::{Place, Position, Ring};
 
 /// For each kind of object, one position in the order of the kind's states.
@@ -17,7 +20,8 @@ use crate::ring::{Place, Position, Ring};
 pub struct Positions {
     /// The position among the states of the group's VirtualServices.
     pub virtual_services: Position,
-    /// The position among the states of all RealServers.
+    /// The position among the states of the RealServers in the namespaces that
+    /// have a VirtualService of the group.
     pub real_servers: Position,
     /// The position among the states of the group's own DirectorGroup.
     pub director_groups: Position,
@@ -48,7 +52,7 @@ impl Positions {
 pub struct Places {
     group: String,
     virtual_services: Option<Place>,
-    real_servers: Option<Place>,
+    real_servers: Option<Seen>,
     director_groups: Option<Place>,
 }
 
@@ -64,7 +68,7 @@ impl Places {
     pub fn position(&self) -> Option<Positions> {
         Some(Positions {
             virtual_services: self.virtual_services?.latest,
-            real_servers: self.real_servers?.latest,
+            real_servers: self.real_servers?.place.latest,
             director_groups: self.director_groups?.latest,
         })
     }
@@ -75,7 +79,7 @@ impl Places {
 pub struct History {
     clock: Position,
     virtual_services: BTreeMap<String, Tracked>,
-    real_servers: Tracked,
+    real_servers: Servers,
     director_groups: BTreeMap<String, Tracked>,
 }
 
@@ -89,6 +93,9 @@ pub struct Step<'a> {
     pub difference: Digest,
     /// Whether an earlier state may have contained the object in its new form.
     pub novelty: Novelty,
+    /// The change of the number of objects: 1 for a new object, -1 for a deleted
+    /// object, otherwise 0.
+    pub count: isize,
 }
 
 /// Whether an earlier state may have contained a changed object in its new
@@ -150,12 +157,15 @@ impl Tracked {
 impl History {
     /// Adds a change of one VirtualService of a group.
     pub fn virtual_service_changed(&mut self, group: &str, step: Step<'_>) {
+        let namespace = &step.object.namespace;
+        self.real_servers
+            .services_changed(group, namespace, step.count, &mut self.clock);
         tracked(&mut self.virtual_services, group).step(step, &mut self.clock);
     }
 
     /// Adds a change of one RealServer.
     pub fn real_server_changed(&mut self, step: Step<'_>) {
-        self.real_servers.step(step, &mut self.clock);
+        self.real_servers.server_changed(step, &mut self.clock);
     }
 
     /// Adds a change of one DirectorGroup.
@@ -165,17 +175,25 @@ impl History {
 
     /// Adds a new listing of VirtualServices. The controller may have missed
     /// states before the listing.
+    /// `objects` gives the group, the key and the digest of each VirtualService.
     pub fn virtual_services_listed<'a>(
         &mut self,
-        objects: impl Iterator<Item = (&'a str, Digest)>,
+        objects: impl Iterator<Item = (&'a str, &'a ObjectKey, Digest)> + Clone,
     ) {
-        listed(&mut self.virtual_services, objects, &mut self.clock);
+        let places = objects.clone();
+        let places = places.map(|(group, key, _)| (group, &*key.namespace));
+        self.real_servers.services_listed(places, &mut self.clock);
+        let digests = objects.map(|(group, _, digest)| (group, digest));
+        listed(&mut self.virtual_services, digests, &mut self.clock);
     }
 
     /// Adds a new listing of RealServers. The controller may have missed states
     /// before the listing.
-    pub fn real_servers_listed(&mut self, digest: Digest) {
-        self.real_servers.listed(digest, &mut self.clock);
+    pub fn real_servers_listed<'a>(
+        &mut self,
+        objects: impl Iterator<Item = (&'a ObjectKey, Digest)>,
+    ) {
+        self.real_servers.servers_listed(objects, &mut self.clock);
     }
 
     /// Adds a new listing of DirectorGroups. The controller may have missed
@@ -192,10 +210,7 @@ impl History {
                 tracked(kind, group).become_state(Digest::default(), &mut self.clock);
             }
         }
-        if self.real_servers.ring.latest() == 0 {
-            self.real_servers
-                .become_state(Digest::default(), &mut self.clock);
-        }
+        self.real_servers.know_group(group, &mut self.clock);
     }
 
     /// Returns the current position of each kind of object, for one group.
@@ -205,7 +220,7 @@ impl History {
         };
         Positions {
             virtual_services: latest(&self.virtual_services),
-            real_servers: self.real_servers.ring.latest(),
+            real_servers: self.real_servers.latest(group),
             director_groups: latest(&self.director_groups),
         }
     }
@@ -228,18 +243,14 @@ impl History {
             };
             return;
         };
-        places.virtual_services = place(
-            self.virtual_services.get(group),
-            &used.virtual_services,
-            places.virtual_services,
-        );
-        places.real_servers = place(
-            Some(&self.real_servers),
-            &used.real_servers,
-            places.real_servers,
-        );
+        let services = self.virtual_services.get(group).map(|kind| &kind.ring);
+        let known = services.and_then(|ring| ring.find(&used.virtual_services.parse().ok()?));
+        places.virtual_services = place(services, &used.virtual_services, places.virtual_services);
+        places.real_servers =
+            self.real_servers
+                .follow(group, &used.real_servers, known, places.real_servers);
         places.director_groups = place(
-            self.director_groups.get(group),
+            self.director_groups.get(group).map(|kind| &kind.ring),
             &used.director_groups,
             places.director_groups,
         );
@@ -273,6 +284,6 @@ fn listed<'a>(
 
 /// Returns a director's new place among the states of one kind. If the reported
 /// digest does not parse, the place is unknown.
-fn place(kind: Option<&Tracked>, said: &str, before: Option<Place>) -> Option<Place> {
-    kind?.ring.follow(&said.parse().ok()?, before)
+fn place(kind: Option<&Ring>, said: &str, before: Option<Place>) -> Option<Place> {
+    kind?.follow(&said.parse().ok()?, before)
 }
