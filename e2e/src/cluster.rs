@@ -2,6 +2,8 @@
 //! agents use tokens of the chart's service accounts, so that the chart's RBAC
 //! rules limit their rights.
 
+mod status;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,8 +13,7 @@ use std::{
 
 use crate::{
     Host, Process,
-    control::{self, kubeconfig_of_service_account, kubectl},
-    eventually,
+    control::{self, kubeconfig_of_service_account, kubeconfig_with_token, kubectl, kubectl_apply},
     layout::{self, Which},
     process::program,
     segment::attach_to_management,
@@ -21,11 +22,12 @@ use crate::{
 
 /// The namespace into which the chart is installed.
 pub const NAMESPACE: &str = "ipvs-operator";
+pub use self::status::*;
 pub use crate::wait::PATIENCE;
 
 /// The installed chart with a running controller. Dropping a `Cluster` deletes
-/// all VirtualServices, RealServers and Directors, so that no object remains
-/// for the next test.
+/// all VirtualServices, RealServers, Directors and DirectorGroupMembers, so that
+/// no object remains for the next test.
 #[derive(Debug)]
 pub struct Cluster {
     host: Host,
@@ -80,7 +82,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for args in [
-            ["delete", "ivs,irs,idir", "--all", "-A"].as_slice(),
+            ["delete", "ivs,irs,idir,idgm", "--all", "-A"].as_slice(),
             &["delete", "leases", "--all", "-n", NAMESPACE],
         ] {
             let deleted = control::try_kubectl(args);
@@ -264,18 +266,19 @@ exec "$@""#;
 /// # Panics
 /// Panics if the chart's service account does not exist.
 pub fn agent(director: &str) -> Command {
-    let kubeconfig = kubeconfig_of_service_account(NAMESPACE, "ipvs-agent");
-    agent_with(director, &kubeconfig)
+    agent_with(director, &kubeconfig_of_director(director))
 }
 
-/// Starts an agent that connects to one of the lab's clusters. The agent's
-/// token is valid in every cluster and remains valid after the loss of etcd.
-/// (In a pod, the kubelet would renew the token instead.) The token gives the
-/// agent only the rights of the chart's service account.
+/// Starts the agent of the director `director1`, which connects to one of the
+/// lab's clusters. The agent's token is valid in every cluster and remains valid
+/// after the loss of etcd. (In a pod, the kubelet would renew the token
+/// instead.) The token gives the agent the rights of a director outside the
+/// cluster.
 ///
 /// # Panics
 /// Panics if the agent cannot be started.
-pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
+pub fn start_agent_of(cluster: Which, host: &Host) -> Process {
+    let director = "director1";
     let path = layout::file(&format!("kubeconfig-agent-{cluster:?}"));
     fs::write(&path, layout::kubeconfig(cluster, AGENT_TOKEN))
         .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
@@ -289,7 +292,7 @@ pub fn start_agent_of(cluster: Which, host: &Host, director: &str) -> Process {
 /// # Panics
 /// Panics if the agent cannot be started.
 pub fn start_agent_at(address: &str, host: &Host, director: &str) -> Process {
-    let usual = kubeconfig_of_service_account(NAMESPACE, "ipvs-agent");
+    let usual = kubeconfig_of_director(director);
     let usual = fs::read_to_string(&usual)
         .unwrap_or_else(|error| panic!("{} can be read: {error}", usual.display()));
     let server = layout::api_server(Which::First).to_string();
@@ -300,6 +303,29 @@ pub fn start_agent_at(address: &str, host: &Host, director: &str) -> Process {
     Process::start(host, &name, &mut agent_with(director, &path))
 }
 
+/// Writes a kubeconfig with a token of the chart's service account for agents,
+/// and returns its path. The token is bound to a node with the name of the
+/// director, as the token of a pod on that node is.
+///
+/// # Panics
+/// Panics if the service account does not exist.
+pub fn kubeconfig_of_director(director: &str) -> PathBuf {
+    let bound = || {
+        let node = format!("{{apiVersion: v1, kind: Node, metadata: {{name: {director}}}}}");
+        kubectl_apply(&node);
+        let flags = [
+            "--bound-object-kind",
+            "Node",
+            "--bound-object-name",
+            director,
+        ];
+        flags.map(str::to_owned).to_vec()
+    };
+    kubeconfig_with_token(NAMESPACE, "ipvs-agent", director, bound)
+}
+
+/// A token that the director `director1` can use even after etcd has lost all
+/// data.
 const AGENT_TOKEN: &str = "lab-agent";
 
 /// Returns the contents of the token file of the API servers. Tokens in the
@@ -308,7 +334,7 @@ const AGENT_TOKEN: &str = "lab-agent";
 pub fn tokens_that_last() -> String {
     format!(
         "{},admin,admin,system:masters
-{AGENT_TOKEN},system:serviceaccount:{NAMESPACE}:ipvs-agent,agent,system:serviceaccounts
+{AGENT_TOKEN},ipvs.dev:director:director1,agent,ipvs.dev:directors
 ",
         layout::ADMIN_TOKEN
     )
@@ -352,126 +378,4 @@ fn start_controller(host: &Host, identity: &str) -> Process {
             .arg("--kubeconfig")
             .arg(kubeconfig),
     )
-}
-
-/// Waits with `kubectl wait` until a condition of an object in the namespace
-/// `default` has the given status. Example:
-/// `wait_for("ivs/web", "Ready", "True")`.
-///
-/// # Panics
-/// Panics if the condition does not get the given status in time. The panic
-/// message shows the current state of the object.
-#[track_caller]
-pub fn wait_for(object: &str, condition: &str, status: &str) {
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-    let until = |what: &str| control::try_kubectl(&["wait", object, what, &timeout]);
-    let has_condition = format!("--for=condition={condition}={status}");
-    let mut waited = until(&has_condition);
-    // The object may not exist yet. For example, an agent creates its Director
-    // only after it has started.
-    if waited.stderr.contains("NotFound") {
-        let made = until("--for=create");
-        assert!(
-            made.is_success(),
-            "{object} was expected to be made: {}",
-            made.stderr
-        );
-        waited = until(&has_condition);
-    }
-    assert!(
-        waited.is_success(),
-        "{object} was expected to become {condition}={status}: {}\n{}",
-        waited.stderr,
-        kubectl(&["get", object, "-o", "yaml"]),
-    );
-}
-
-/// Waits until each of the named VirtualServices in the namespace `default` is
-/// Ready.
-///
-/// # Panics
-/// Panics if a VirtualService is not Ready in time.
-#[track_caller]
-pub fn wait_until_ready(services: &[&str]) {
-    for service in services {
-        wait_for(&format!("ivs/{service}"), "Ready", "True");
-    }
-}
-
-/// Waits until a condition's reason and message together contain all of
-/// `words`, and returns `Reason: message`. An earlier reason of the condition
-/// does not end the wait.
-///
-/// # Panics
-/// Panics if the condition does not contain the words in time. The panic
-/// message shows the condition's current reason and message.
-#[track_caller]
-pub fn wait_for_words(object: &str, condition: &str, words: &[&str]) -> String {
-    let parts = format!("{{range .status.conditions[?(@.type==\"{condition}\")]}}");
-    let path = format!("jsonpath={parts}{{.reason}}: {{.message}}{{end}}");
-    let what = format!("{object} to have {condition} with the words {words:?}");
-    eventually(&what, PATIENCE, || {
-        let said = control::try_kubectl(&["get", object, "-o", &path]);
-        match words.iter().all(|word| said.stdout.contains(word)) {
-            true => Ok(said.stdout),
-            false => Err(format!("{}{}", said.stdout, said.stderr)),
-        }
-    })
-}
-
-/// Deletes a Director whose agent has ended, and waits until `services` are no
-/// longer Ready. After this call, `services` become Ready only when another
-/// agent reports them, because the old agent's report is gone.
-///
-/// # Panics
-/// Panics if one of the VirtualServices stays Ready.
-#[track_caller]
-pub fn forget_director(director: &str, services: &[&str]) {
-    kubectl(&["delete", "idir", director]);
-    for service in services {
-        wait_for(&format!("ivs/{service}"), "Ready", "False");
-    }
-}
-
-/// Returns the value at a JSONPath of a Kubernetes object. Example:
-/// `value("ivs/web", ".status.directors.summary")`.
-///
-/// # Panics
-/// Panics if the object does not exist.
-#[track_caller]
-pub fn value(object: &str, path: &str) -> String {
-    kubectl(&["get", object, "-o", &format!("jsonpath={{{path}}}")])
-}
-
-/// Returns one field, such as `reason`, of an object's condition.
-///
-/// # Panics
-/// Panics if the object does not exist.
-#[track_caller]
-pub fn condition(object: &str, kind: &str, part: &str) -> String {
-    value(
-        object,
-        &format!(".status.conditions[?(@.type==\"{kind}\")].{part}"),
-    )
-}
-
-/// Waits until the saved IPVS table of a host has exactly the lines `expected`,
-/// in any order.
-///
-/// # Panics
-/// Panics if the table does not match in time. The panic message shows the
-/// current table.
-#[track_caller]
-pub fn expect_table(host: &Host, expected: &[&str]) {
-    let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();
-    expected.sort();
-    eventually("the table of ipvsadm -Sn", PATIENCE, || {
-        let mut found = crate::ipvsadm::sorted(host);
-        found.sort();
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("found {found:#?}, expected {expected:#?}"))
-        }
-    });
 }

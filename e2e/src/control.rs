@@ -296,11 +296,30 @@ pub fn start_namespace_controller() {
 /// Panics if the service account does not exist.
 #[track_caller]
 pub fn kubeconfig_of_service_account(namespace: &str, name: &str) -> PathBuf {
-    let path = file(&format!("{TOKENS}{namespace}-{name}"));
+    kubeconfig_with_token(namespace, name, "", Vec::new)
+}
+
+/// Writes a kubeconfig as [`kubeconfig_of_service_account`] does, but `bound`
+/// returns further flags of `kubectl create token`, which bind the token to
+/// another object. Different flags must come with different names in `of`.
+///
+/// # Panics
+/// Panics if the service account or the other object does not exist.
+#[track_caller]
+pub fn kubeconfig_with_token(
+    namespace: &str,
+    name: &str,
+    of: &str,
+    bound: impl FnOnce() -> Vec<String>,
+) -> PathBuf {
+    let path = file(&format!("{TOKENS}{namespace}-{name}-{of}"));
     if path.exists() {
         return path;
     }
-    let token = kubectl(&["create", "token", name, "-n", namespace, "--duration", "2h"]);
+    let flags = bound();
+    let mut args = vec!["create", "token", name, "-n", namespace, "--duration", "2h"];
+    args.extend(flags.iter().map(String::as_str));
+    let token = kubectl(&args);
     std::fs::write(&path, kubeconfig(Which::First, token.trim()))
         .unwrap_or_else(|error| panic!("{} can be written: {error}", path.display()));
     path

@@ -73,9 +73,30 @@ pub fn file(name: &str) -> PathBuf {
     Path::new(DIR).join(name)
 }
 
+/// Returns the path of the authority's certificate for the certificates of the
+/// API servers' clients. The authority's key lies beside the certificate, and
+/// ends with `.key`.
+pub fn client_authority() -> PathBuf {
+    file("client-authority.crt")
+}
+
 /// Returns a kubeconfig, in YAML, for a client that authenticates to a cluster
 /// with `token`.
 pub fn kubeconfig(of: Which, token: &str) -> String {
+    kubeconfig_with(of, &format!("token: \"{token}\""))
+}
+
+/// Returns a kubeconfig, in YAML, for a client that authenticates to a cluster
+/// with the certificate and the key in two files.
+pub fn kubeconfig_with_certificate(of: Which, certificate: &Path, key: &Path) -> String {
+    let (certificate, key) = (certificate.display(), key.display());
+    kubeconfig_with(
+        of,
+        &format!("client-certificate: \"{certificate}\", client-key: \"{key}\""),
+    )
+}
+
+fn kubeconfig_with(of: Which, credentials: &str) -> String {
     let authority = api_server_dir(of).join("apiserver.crt");
     format!(
         "apiVersion: v1
@@ -85,7 +106,7 @@ clusters:
   cluster: {{server: \"https://{server}\", certificate-authority: {authority}}}
 users:
 - name: lab
-  user: {{token: \"{token}\"}}
+  user: {{{credentials}}}
 contexts:
 - name: lab
   context: {{cluster: lab, user: lab}}

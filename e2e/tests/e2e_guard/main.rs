@@ -117,7 +117,7 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
     let mut cluster = Cluster::start();
     let admin = admin(Which::First);
     let course = Course::nat();
-    let mut agent = start_agent_of(Which::First, &course.director, "director1");
+    let mut agent = start_agent_of(Which::First, &course.director);
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
@@ -135,7 +135,7 @@ fn an_emptied_etcd_cuts_nothing_until_it_is_released() {
 
     // A new agent starts after the API server has lost its objects.
     agent.kill();
-    let agent = start_agent_of(Which::First, &course.director, "director1");
+    let agent = start_agent_of(Which::First, &course.director);
     agent.wait_for_log("Every removal is held", PATIENCE);
     expect_held(&admin, "OtherCluster");
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
@@ -150,12 +150,12 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     control::start_other_cluster();
     upgrade_chart_in(Which::Other);
     let course = Course::nat();
-    let mut agent = start_agent_of(Which::First, &course.director, "director1");
+    let mut agent = start_agent_of(Which::First, &course.director);
     set_up(&course, "default");
     let traffic = Traffic::start(&course);
 
     agent.kill();
-    let mut agent = start_agent_of(Which::Other, &course.director, "director1");
+    let mut agent = start_agent_of(Which::Other, &course.director);
     let other = admin(Which::Other);
     let message = expect_held(&other, "OtherCluster");
     for cluster in [Which::First, Which::Other] {
@@ -188,7 +188,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     // is missing.
     agent.kill();
     kubectl(&["delete", DIRECTOR]);
-    let mut agent = start_agent_of(Which::First, &course.director, "director1");
+    let mut agent = start_agent_of(Which::First, &course.director);
     expect_services(&course, SERVICES);
     wait_for(DIRECTOR, "RemovalsHeld", "False");
     assert_eq!(traffic.end(), [].into(), "every service answers throughout");
@@ -197,7 +197,7 @@ fn the_kubeconfig_of_another_cluster_cuts_nothing_until_it_is_released() {
     // administrator intends the change and releases the removals.
     agent.kill();
     kubectl(&["delete", DIRECTOR, "--kubeconfig", &other]);
-    let _agent = start_agent_of(Which::Other, &course.director, "director1");
+    let _agent = start_agent_of(Which::Other, &course.director);
     expect_services(&course, SERVICES + 1);
     expect_held(&other, "OtherCluster");
     allow_until(&other, "2099-01-01T00:00:00Z");

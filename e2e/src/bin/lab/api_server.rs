@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 use e2e::host::run_here;
 use e2e::layout::Which;
 use e2e::layout::{
-    ADMIN_TOKEN, DIR, HOST_SIDE, admin_kubeconfig, api_server, api_server_dir, file, kubeconfig,
+    ADMIN_TOKEN, DIR, HOST_SIDE, admin_kubeconfig, api_server, api_server_dir, client_authority,
+    file, kubeconfig,
 };
 
 use crate::background::Background;
@@ -166,6 +167,7 @@ impl ApiServer {
             // kube-apiserver writes a self-signed certificate for its address
             // to this folder.
             &format!("--cert-dir={}", api_server_dir(self.of).display()),
+            &format!("--client-ca-file={}", client_authority().display()),
             "--authorization-mode=RBAC",
             &format!("--token-auth-file={DIR}/tokens.csv"),
             "--service-account-issuer=https://kubernetes.default.svc",

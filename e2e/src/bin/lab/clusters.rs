@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use e2e::cluster::tokens_that_last;
 use e2e::host::run_here;
 use e2e::layout::Which;
-use e2e::layout::{admin_kubeconfig, file};
+use e2e::layout::{admin_kubeconfig, client_authority, file};
 
 use crate::api_server::{ApiServer, unpoisoned};
 use crate::background::Background;
@@ -33,6 +33,17 @@ impl Clusters {
                 .arg(file("service-accounts.key")),
         )
         .context("a key for the tokens of service accounts")?;
+        run_here(
+            Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
+                .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+                .args(["-subj", "/CN=lab-clients"])
+                .arg("-keyout")
+                .arg(client_authority().with_extension("key"))
+                .arg("-out")
+                .arg(client_authority()),
+        )
+        .context("an authority for the certificates of clients")?;
         fs::write(file("tokens.csv"), tokens_that_last())?;
         Ok(Self {
             first: ApiServer::prepare(Which::First)?,

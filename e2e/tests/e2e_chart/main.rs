@@ -1,6 +1,8 @@
 //! Tests that a real API server accepts the chart and its
 //! CustomResourceDefinitions.
 
+mod rights;
+
 use e2e::{
     cluster::{Cluster, NAMESPACE, chart, example, upgrade_chart, value},
     control::{self, try_kubectl},
@@ -26,6 +28,7 @@ fn the_definitions_are_installed_and_the_api_server_warns_of_nothing() {
     );
     for name in [
         "directorgroups",
+        "directorgroupmembers",
         "directors",
         "ipvsvirtualservices",
         "realservers",
@@ -135,6 +138,11 @@ fn an_agent_may_apply_what_is_its_own_and_nothing_else() {
         ("create", "directors", true),
         ("patch", "directors", true),
         ("delete", "directors", false),
+        ("list", "directors", false),
+        ("watch", "directors", false),
+        ("watch", "directorgroupmembers", true),
+        ("patch", "directorgroupmembers", true),
+        ("delete", "directorgroupmembers", true),
         ("patch", "directors/status", true),
         ("update", "directors/status", false),
         ("patch", "directorgroups", false),
