@@ -28,7 +28,7 @@ const WAITING_EVENTS: usize = 1024;
 /// no event and does not end for five more seconds, its connection is
 /// considered dead. The watch is then opened again. The controller therefore
 /// notices a hanging connection after [`SILENCE`] plus five seconds.
-pub const SILENCE: u32 = 60;
+pub const SILENCE: u32 = 50;
 
 /// How many seconds the watch of Leases lasts. A leader must see its own
 /// renewals. So this watch is shorter than the other watches, and the

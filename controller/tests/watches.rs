@@ -76,11 +76,11 @@ async fn every_watch_ends_soon_enough_for_one_that_hangs_to_be_noticed() {
     .await
     .expect("five watches were expected to be opened");
     let expected = [
-        ("directorgroups", "60"),
-        ("directors", "60"),
-        ("ipvsvirtualservices", "60"),
+        ("directorgroups", "50"),
+        ("directors", "50"),
+        ("ipvsvirtualservices", "50"),
         ("leases", "20"),
-        ("realservers", "60"),
+        ("realservers", "50"),
     ];
     let expected = expected.map(|(plural, seconds)| (plural.to_owned(), seconds.to_owned()));
     assert_eq!(*opened.lock().unwrap(), BTreeMap::from(expected));

@@ -15,6 +15,12 @@ pub(crate) const LABEL_KEY: usize = NAME + 1 + LABEL;
 /// NUL).
 pub(crate) const INTERFACE: usize = 15;
 
+/// The maximum number of addresses of a director's host that the other directors
+/// of its group learn.
+pub(crate) const HOST_ADDRESSES: usize = 100;
+/// The maximum number of characters in an IP address.
+pub(crate) const ADDRESS: usize = 45;
+
 /// The maximum number of entries in a list of grants.
 pub(crate) const GRANTS: usize = 64;
 /// The maximum number of networks in a pool of addresses.

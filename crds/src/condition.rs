@@ -43,6 +43,8 @@ pub mod kind {
     pub const SYSCTLS_APPLIED: &str = "SysctlsApplied";
     /// A director's agent renews its Lease.
     pub const ALIVE: &str = "Alive";
+    /// The API server accepts the status that a director's agent writes.
+    pub const REPORTING: &str = "Reporting";
 }
 
 /// The reasons of conditions.
@@ -177,6 +179,14 @@ pub mod reason {
     /// The director has no Lease: none was ever created, or the Lease was
     /// deleted.
     pub const NO_LEASE: &str = "NoLease";
+    /// The director has not received the list of some kinds of objects.
+    pub const NOT_LISTED: &str = "NotListed";
+    /// The API server accepts the director's report.
+    pub const REPORTING: &str = "Reporting";
+    /// The API server refuses the director's report.
+    pub const REPORT_REFUSED: &str = "ReportRefused";
+    /// Nobody knows whether the agent reports, because its Lease is not renewed.
+    pub const NOT_ALIVE: &str = "NotAlive";
 }
 
 const TRUE: &str = "True";

@@ -5,7 +5,7 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Director, DirectorGroup, RealServer, VirtualService},
+    api::{Director, DirectorGroup, DirectorGroupMember, RealServer, VirtualService},
     condition::{self, kind},
 };
 
@@ -19,6 +19,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         finish(RealServer::crd(), &[kind::ACCEPTED, kind::READY]),
         finish(DirectorGroup::crd(), &[kind::ACCEPTED]),
         finish(Director::crd(), &[]),
+        finish(DirectorGroupMember::crd(), &[]),
     ]
 }
 
@@ -32,7 +33,9 @@ fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefi
     for version in versions {
         let schema = &mut version["schema"]["openAPIV3Schema"];
         tidy(schema);
-        let status = &mut schema["properties"]["status"];
+        let Some(status) = schema["properties"].get_mut("status") else {
+            continue;
+        };
         merge_conditions_by_type(&mut status["properties"]["conditions"]);
         if !pending.is_empty() {
             let pending: Vec<_> = pending.iter().map(|kind| not_seen(kind)).collect();

@@ -11,7 +11,7 @@ use std::{
 
 use crds::{
     Change, Kind, Loose, ObjectKey, advice,
-    api::{Director, DirectorGroup, RealServer, VirtualService},
+    api::{DirectorGroup, DirectorGroupMember, RealServer, VirtualService},
 };
 use futures::StreamExt;
 use kube::{
@@ -21,7 +21,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{self, Instant},
 };
 
@@ -34,25 +34,34 @@ use crate::{event::Event, said::Said};
 
 /// The maximum number of events of a watch that are handled in one batch.
 const CHUNK: usize = 256;
+/// How many seconds a watch lasts before it is opened again. If the connection
+/// of a watch is dead, the agent notices this soon after the watch should have
+/// ended.
+pub const SILENCE: u32 = 50;
 /// The wait before the agent repeats a listing that had no resourceVersion.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A director's group, and what the publisher learns about its members.
+pub struct Group<'a> {
+    /// The name of the DirectorGroup.
+    pub name: &'a str,
+    /// The name of the director.
+    pub me: &'a str,
+    /// Notified after the director's own DirectorGroupMember was deleted.
+    pub vanished: &'a Notify,
+    /// The number of directors in the group.
+    pub directors: &'a watch::Sender<usize>,
+}
+
 /// Watches all objects that a director of `group` needs, without end. While the
 /// API server does not answer, the watches send no events, so the host does not
-/// change. After a deletion of the Director named `me`, `vanished` is notified.
-/// All watches start again if another cluster answers at the API server's
+/// change. All watches start again if another cluster answers at the API server's
 /// address, or if the cluster returns to an older state.
-pub async fn watch(
-    client: Client,
-    group: &str,
-    me: &str,
-    events: Sender<Event>,
-    vanished: &Notify,
-) {
+pub async fn watch(client: Client, group: Group<'_>, events: Sender<Event>) {
     loop {
         let moved = Notify::new();
         tokio::select! {
-            () = everything(&client, group, me, &events, vanished, &moved) => return,
+            () = everything(&client, &group, &events, &moved) => return,
             () = moved.notified() => {
                 tracing::warn!(
                     "another cluster answers at the same address, or an older state of the same \
@@ -63,17 +72,13 @@ pub async fn watch(
     }
 }
 
-async fn everything(
-    client: &Client,
-    group: &str,
-    me: &str,
-    events: &Sender<Event>,
-    vanished: &Notify,
-    moved: &Notify,
-) {
-    let of_group = watcher::Config::default().fields(&format!("spec.directorGroupName={group}"));
-    let own_group = watcher::Config::default().fields(&format!("metadata.name={group}"));
-    let all = watcher::Config::default();
+async fn everything(client: &Client, group: &Group<'_>, events: &Sender<Event>, moved: &Notify) {
+    let name = group.name;
+    let watched = watcher::Config::default().timeout(SILENCE);
+    let of_group = watched
+        .clone()
+        .fields(&format!("spec.directorGroupName={name}"));
+    let own_group = watched.clone().fields(&format!("metadata.name={name}"));
     let objects = Objects {
         client,
         events,
@@ -81,9 +86,9 @@ async fn everything(
     };
     tokio::join!(
         objects.watch::<VirtualService>(Kind::VirtualService, of_group, Event::VirtualService),
-        objects.watch::<RealServer>(Kind::RealServer, all, Event::RealServer),
+        objects.watch::<RealServer>(Kind::RealServer, watched, Event::RealServer),
         objects.watch::<DirectorGroup>(Kind::DirectorGroup, own_group, Event::DirectorGroup),
-        directors(client.clone(), group, me, events, vanished),
+        members(client.clone(), group, events),
     );
 }
 
@@ -259,19 +264,17 @@ where
 
 /// Sends the names and the addresses of the group's directors whenever they
 /// change.
-async fn directors(
-    client: Client,
-    group: &str,
-    me: &str,
-    events: &Sender<Event>,
-    vanished: &Notify,
-) {
-    let kind = Director::kind(&());
-    let resource = ApiResource::erase::<Director>(&());
+async fn members(client: Client, group: &Group<'_>, events: &Sender<Event>) {
+    let Group { name, me, .. } = group;
+    let kind = DirectorGroupMember::kind(&());
+    let resource = ApiResource::erase::<DirectorGroupMember>(&());
     let api = Api::<DynamicObject>::all_with(client, &resource);
-    let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let of_group = watcher::Config::default()
+        .timeout(SILENCE)
+        .fields(&format!("spec.directorGroupName={name}"));
+    let mut stream = pin!(watcher(api, of_group).default_backoff());
     let mut away = Away::default();
-    let mut membership = Membership::new(group, me);
+    let mut membership = Membership::new(name, me);
     let mut sent = Sent::default();
     let start = Instant::now();
     loop {
@@ -279,7 +282,7 @@ async fn directors(
         let step = tokio::select! {
             step = stream.next() => step,
             () = sleep_until(deadline.map(|deadline| start + deadline)) => {
-                tell(&membership, start.elapsed(), &mut sent, events);
+                tell(&membership, start.elapsed(), &mut sent, events, group.directors);
                 continue;
             }
         };
@@ -287,13 +290,19 @@ async fn directors(
             Some(Ok(step)) => {
                 away.saw(&kind, &step);
                 if membership.see(step, start.elapsed()) {
-                    vanished.notify_one();
+                    group.vanished.notify_one();
                 }
             }
             Some(Err(error)) => away.failed(&kind, &error),
             None => return,
         }
-        tell(&membership, start.elapsed(), &mut sent, events);
+        tell(
+            &membership,
+            start.elapsed(),
+            &mut sent,
+            events,
+            group.directors,
+        );
     }
 }
 
@@ -311,7 +320,13 @@ struct Sent {
     addresses: Option<BTreeMap<String, BTreeSet<IpAddr>>>,
 }
 
-fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender<Event>) {
+fn tell(
+    membership: &Membership,
+    now: Duration,
+    sent: &mut Sent,
+    events: &Sender<Event>,
+    directors: &watch::Sender<usize>,
+) {
     // Sending fails when the loop has ended. The addresses are sent before the
     // names: when the loop learns a director's name, it already knows the
     // director's addresses.
@@ -329,6 +344,7 @@ fn tell(membership: &Membership, now: Duration, sent: &mut Sent, events: &Sender
         && sent.names.as_ref() != Some(names)
         && events.send(Event::Directors(names.clone())).is_ok()
     {
+        directors.send_replace(names.len());
         sent.names = Some(names.clone());
     }
 }

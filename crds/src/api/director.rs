@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ObjectKey;
 
+/// The annotation of a director's Lease that says since when and why the API
+/// server refuses the director's status. The annotation is absent while the API
+/// server accepts the status.
+pub const REPORT_REFUSED: &str = "ipvs.dev/report-refused";
+
 /// One director node. The node's agent creates this object with the node's
 /// name, and writes its status.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -78,7 +83,7 @@ use crate::ObjectKey;
 pub struct DirectorSpec {}
 
 /// The state of a director's kernel, as the director's agent reports it. The
-/// controller adds the condition Alive.
+/// controller adds the conditions Alive and Reporting.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorStatus {
@@ -127,13 +132,6 @@ pub struct DirectorStatus {
     /// namespace may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vips_omitted_namespaces: Vec<String>,
-    /// The first 100 addresses of this director's interfaces. Addresses that
-    /// the agent added, loopback addresses and IPv6 link-local addresses are
-    /// left out. The directors of the group refuse a real server with one of
-    /// these addresses if the server's forwarding method is DR or TUN.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".to_owned()]))]
-    pub addresses: Vec<HostAddress>,
     /// The sysctls that the services need, and their values. If there are more
     /// than 100 sysctls, the sysctls with a problem come first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -157,7 +155,8 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub notices_omitted: i32,
     /// The director's conditions. The agent sets Programmed, RemovalsHeld,
-    /// ProbesWorking and SysctlsApplied; the controller sets Alive.
+    /// ProbesWorking and SysctlsApplied; the controller sets Alive and
+    /// Reporting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -339,7 +338,8 @@ pub struct ServiceBelowMinimum {
 pub struct WorldDigests {
     /// The digest over the VirtualServices of the director's group.
     pub virtual_services: String,
-    /// The digest over all RealServers.
+    /// The digest over all RealServers, valid or not, of the namespaces that have
+    /// a VirtualService of the director's group.
     pub real_servers: String,
     /// The digest of the director's own DirectorGroup.
     pub director_groups: String,
@@ -359,14 +359,6 @@ pub struct DirectorException {
     pub reason: String,
     /// What is wrong and what to do about it, as one sentence for people.
     pub message: String,
-}
-
-/// An address of a director's host.
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HostAddress {
-    /// The IPv4 or IPv6 address of the host.
-    pub address: String,
 }
 
 /// A virtual address on a director's interface.

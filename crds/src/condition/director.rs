@@ -1,6 +1,6 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{FALSE, TRUE, condition, count, kind, named, reason};
+use super::{FALSE, TRUE, UNKNOWN, condition, count, kind, named, reason};
 
 /// A Director's condition Programmed is True: the director's kernel has every
 /// wanted entry.
@@ -272,6 +272,41 @@ pub fn no_lease(director: &str, generation: i64) -> Condition {
             "The agent has no Lease {director}; its log on that node says why. If the node is no \
              longer a director, delete the Director"
         ),
+        generation,
+    )
+}
+
+/// Reporting of a Director is True: the API server accepts the status that the
+/// agent writes.
+pub fn reporting(generation: i64) -> Condition {
+    condition(
+        kind::REPORTING,
+        TRUE,
+        reason::REPORTING,
+        "The API server takes what this director reports",
+        generation,
+    )
+}
+
+/// Reporting of a Director is False: the API server refuses the status that the
+/// agent writes. `why` says since when and why, in the agent's words.
+pub fn report_refused(why: &str, generation: i64) -> Condition {
+    condition(
+        kind::REPORTING,
+        FALSE,
+        reason::REPORT_REFUSED,
+        format!("The API server does not take all that this director reports: {why}"),
+        generation,
+    )
+}
+
+/// Reporting of a Director is Unknown: the agent's Lease is not renewed.
+pub fn reporting_unknown(generation: i64) -> Condition {
+    condition(
+        kind::REPORTING,
+        UNKNOWN,
+        reason::NOT_ALIVE,
+        "The agent does not renew its Lease: see condition Alive",
         generation,
     )
 }

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crds::one_address;
+use crds::{api::DirectorGroupMemberSpec, one_address};
 use ipvs::{
     DestinationConfig, DestinationKey, ForwardingMethod, Protocol, ServiceKey, WantedService,
 };
@@ -18,9 +18,9 @@ use crate::{
     host::{interface::Interface, listeners::Listener, peers::Peer},
 };
 
-/// A Director's status reports at most this many addresses of its host to the
-/// other directors of the group.
-pub const MOST_ADDRESSES: usize = 100;
+/// A director tells the other directors of its group at most this many
+/// addresses of its host.
+pub const MOST_ADDRESSES: usize = DirectorGroupMemberSpec::MOST_ADDRESSES;
 /// The interface on which kube-proxy in mode ipvs puts the cluster IPs.
 const KUBE_PROXYS: &str = "kube-ipvs0";
 
@@ -80,13 +80,17 @@ fn is_ours(interface: &Interface, ours: &BTreeMap<IpAddr, String>, address: &IpA
 }
 
 /// Returns at most [`MOST_ADDRESSES`] addresses by which other hosts reach this
-/// host, in the order of the interfaces. The addresses of the loopback
-/// interface and link-local IPv6 addresses are left out.
+/// host, in the order of the interfaces, each once. The addresses of the
+/// loopback interface and of kube-proxy's device, and link-local IPv6 addresses
+/// are left out.
 pub fn reachable_addresses(
     interfaces: &[Interface],
     ours: &BTreeMap<IpAddr, String>,
 ) -> Vec<IpAddr> {
-    let mut interfaces: Vec<_> = interfaces.iter().filter(|found| !found.loopback).collect();
+    // kube-proxy's device has the cluster IPs of all services, which are the
+    // same on every node and change often.
+    let is_own = |found: &&Interface| !found.loopback && found.name != KUBE_PROXYS;
+    let mut interfaces: Vec<_> = interfaces.iter().filter(is_own).collect();
     interfaces.sort_by_key(|interface| interface.index);
     let mut reachable = Vec::new();
     for interface in interfaces {
@@ -97,6 +101,9 @@ pub fn reachable_addresses(
                 |address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()),
             ));
     }
+    // Several interfaces can have the same address.
+    let mut known = BTreeSet::new();
+    reachable.retain(|address| known.insert(*address));
     reachable.truncate(MOST_ADDRESSES);
     reachable
 }

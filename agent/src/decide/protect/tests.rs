@@ -418,9 +418,23 @@ fn what_the_agent_put_on_an_interface_is_not_the_hosts_own() {
 fn a_host_reports_only_as_many_addresses_as_fit() {
     let many: Vec<_> = (0..=255).map(|last| format!("198.51.100.{last}")).collect();
     let many: Vec<_> = many.iter().map(|text| (text.as_str(), 32)).collect();
-    let host = [interface(2, "kube-ipvs0", &many)];
+    let host = [interface(2, "eth0", &many)];
     let told = reachable_addresses(&host, &BTreeMap::new());
     assert_eq!(told.len(), MOST_ADDRESSES);
+}
+
+/// The definition of DirectorGroupMembers refuses an address that is given
+/// twice.
+#[test]
+fn an_address_of_several_interfaces_is_told_once_and_kube_proxys_never() {
+    let host = [
+        interface(2, "eth0", &[(OWN, 24)]),
+        interface(3, "veth1", &[("169.254.1.1", 32)]),
+        interface(4, "veth2", &[("169.254.1.1", 32), (OWN, 32)]),
+        interface(5, "kube-ipvs0", &[("10.96.0.10", 32)]),
+    ];
+    let told = reachable_addresses(&host, &BTreeMap::new());
+    assert_eq!(told, [OWN, "169.254.1.1"].map(ip));
 }
 
 #[test]
