@@ -42,6 +42,7 @@ use crate::{
         ours::Entry,
     },
     disk::journal::Journal,
+    heartbeat::Heartbeat,
     host::{
         interface::Mac, netlink::Links, surroundings::Surroundings, sysctls::Sysctls as HostSysctls,
     },
@@ -71,6 +72,8 @@ pub struct Edges<'a> {
     pub surroundings: &'a mut dyn Surroundings,
     /// The Ethernet segments that the host's interfaces are connected to.
     pub segments: &'a mut dyn Segments,
+    /// Shows to other threads that the round makes progress.
+    pub heartbeat: &'a Heartbeat,
 }
 
 /// The state of this host after a round, and how the host differs from the
@@ -133,6 +136,7 @@ pub fn run(
 ) -> Result<Outcome, ipvs::Error> {
     sysctls::apply(state, edges, wish, now);
     timeouts::apply(state, edges, wish.timeouts, now)?;
+    edges.heartbeat.beat();
     let is_everything_dirty = state.everything_is_dirty;
     let plan = plan(state, table, wish.on_conflict);
     let are_addresses_due = is_everything_dirty || concerns_services(&plan);
@@ -152,6 +156,7 @@ pub fn run(
     }
     apply(state, edges, &phases.destinations, now)?;
     let addresses = place::place(state, edges, wish, are_addresses_due, now);
+    edges.heartbeat.beat();
     // If a service is removed while its VIP stays, the host answers clients
     // with RST.
     let stuck = phases.withhold_removals_of(&plan.shared, |vip| addresses.stays.contains_key(&vip));
@@ -278,6 +283,7 @@ fn apply(
     if ops.is_empty() {
         return Ok(Applied::All);
     }
+    edges.heartbeat.beat();
     let failures: BTreeMap<_, _> = match edges.kernel.apply(ops) {
         Ok(failures) => failures
             .into_iter()

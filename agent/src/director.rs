@@ -42,6 +42,7 @@ use crate::{
         journal::{Journal, JournalError, NoJournal},
     },
     event::Event,
+    heartbeat::Heartbeat,
     host::{
         netlink::{LinkError, Links},
         sockets::Sockets,
@@ -60,6 +61,10 @@ use crate::{
 /// down. Once all objects have been listed, the agent waits no longer. The
 /// agent restores the IPVS table without a wait.
 const VIP_GRACE: Duration = Duration::from_secs(5);
+
+/// If a kind of object is not listed this long after the agent's start, the
+/// agent reports the kind's name.
+const LISTING_TIME: Duration = Duration::from_secs(60);
 
 /// Opens one of the loop's connections to the outside, such as the kernel or
 /// the journal.
@@ -97,6 +102,10 @@ pub struct World {
     pub daytime: Box<dyn FnMut() -> Daytime + Send>,
     /// The channel for orders to start and stop probes.
     pub orders: UnboundedSender<Order>,
+    /// Shows to other threads that the loop works.
+    pub heartbeat: Heartbeat,
+    /// The heartbeat of the thread that makes probes.
+    pub prober: Heartbeat,
 }
 
 /// The loop and the state that it keeps between rounds.
@@ -164,6 +173,8 @@ pub struct Loop {
     /// The back-off for opening edges again after an error.
     retry: Retry,
     trouble: Option<Trouble>,
+    /// The kinds that were not listed at the last report, if any.
+    told_unlisted: Option<Trouble>,
     /// The strongest [`Reason`] that came up since the last round.
     reason: Reason,
     /// When the last round ended, or none before the first round.
@@ -219,6 +230,7 @@ impl Loop {
             state: State::default(),
             retry: Retry::default(),
             trouble: None,
+            told_unlisted: None,
             reason: Reason::Nothing,
             acted: None,
             recorder,
@@ -233,6 +245,7 @@ impl Loop {
             if !self.hear(events) {
                 return;
             }
+            self.world.heartbeat.beat();
             if let Some(observed) = self.act(self.clock.now()) {
                 observe(observed);
             }
@@ -254,19 +267,28 @@ impl Loop {
         let before = self.trouble.take();
         self.trouble = self.obstacle(&before, now).err();
         if self.trouble.is_some() {
-            return (self.trouble != before).then(|| self.observed(None));
+            return (self.trouble != before).then(|| self.observed(None, now));
         }
-        let reason = self.reason(&before, now);
+        if self.health.prober_beat(self.world.prober.age(), now) {
+            self.reason = self.reason.max(Reason::Retry);
+        }
         let listed = self.objects.is_listed();
         let is_known = listed || self.restored;
+        let unlisted = self.unlisted(now);
+        if is_known && unlisted != self.told_unlisted {
+            self.reason = self.reason.max(Reason::Retry);
+        }
+        let reason = self.reason(&before, now);
         if reason == Reason::Nothing
             || !is_known
             || self.protection.waits(self.directors.is_some(), now)
         {
-            return None;
+            let is_news = unlisted.is_some() && unlisted != self.told_unlisted;
+            return is_news.then(|| self.observed(None, now));
         }
         if reason == Reason::Resolve {
             self.resolve(now);
+            self.world.heartbeat.beat();
         }
         self.reason = Reason::Nothing;
         let served = self.waits_for_room.then(|| self.served());
@@ -284,7 +306,19 @@ impl Loop {
         if let Some(outcome) = &outcome {
             self.log_oddities(outcome, now);
         }
-        listed.then(|| self.observed(outcome))
+        (listed || unlisted.is_some()).then(|| self.observed(outcome, now))
+    }
+
+    /// Returns the kinds of objects that were not listed although the agent has
+    /// run for a while.
+    fn unlisted(&self, now: Duration) -> Option<Trouble> {
+        let kinds = self.objects.unlisted();
+        let kinds = kinds.map(|kind| format!("{kind}s"));
+        let members = self.directors.is_none();
+        let members = members.then(|| "DirectorGroupMembers".to_owned());
+        let kinds: Vec<_> = kinds.chain(members).collect();
+        let is_late = now >= LISTING_TIME && !kinds.is_empty();
+        is_late.then(|| Trouble::NotListed(kinds.join(", ")))
     }
 
     /// Returns how many services and servers this director serves.

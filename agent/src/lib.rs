@@ -41,6 +41,7 @@ pub mod event;
 pub mod fair;
 #[cfg(test)]
 mod fixtures;
+pub mod heartbeat;
 pub mod host;
 pub mod input;
 pub mod probe;

@@ -23,6 +23,7 @@ use agent::{
         journal::FileJournal,
     },
     event::Event,
+    heartbeat::Heartbeat,
     host::{
         lock::{Lock, LockError},
         netlink::RouteSocket,
@@ -40,7 +41,7 @@ use agent::{
     },
     probe::{self, target::Order},
     tell::{
-        publish::{self, Identity},
+        publish::{self, Identity, Sources},
         report::Observed,
     },
     undo::{self, Undo},
@@ -75,9 +76,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// While the agent waits, it tries again at this interval.
 const RETRY: Duration = Duration::from_secs(1);
 /// The maximum wait for data from the API server, for example during a listing.
-/// This time is longer than a watch lasts: by default, kube ends a watch after
-/// 290 s.
-const ANSWER_TIME: Duration = Duration::from_secs(320);
+/// This time is longer than a watch lasts ([`kubernetes::SILENCE`]). So within a
+/// minute, the agent notices that a connection is dead.
+const ANSWER_TIME: Duration = Duration::from_secs(58);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -165,9 +166,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let api_time = ApiTime::default();
     let (leases, leases_asked) = unbounded_channel();
+    let heartbeat = Heartbeat::default();
     let outside = Outside {
         api_time: api_time.clone(),
         leases: leases_asked,
+        heartbeat: heartbeat.clone(),
     };
     start_input(args, identity, &runtime, input, observed, outside);
     thread::Builder::new()
@@ -175,13 +178,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .spawn(move || reader::watch(&readings))
         .context("cannot start the reader's thread")?;
     let (orders, ordered) = unbounded_channel();
-    probe::start(ordered, probed, Arc::default()).context("cannot start the prober's thread")?;
+    let prober = Heartbeat::default();
+    probe::start(ordered, probed, Arc::default(), prober.clone())
+        .context("cannot start the prober's thread")?;
     let (claims, claimed) = unbounded_channel();
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
     let leases = args.manifests.is_none().then_some(leases);
-    let world = world(args, boot_id, api_time, orders, claims, leases);
+    let world = World {
+        heartbeat,
+        prober,
+        ..world(args, boot_id, api_time, orders, claims, leases)
+    };
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -280,6 +289,8 @@ fn world(
             None => Box::new(move || api_time.daytime()),
         },
         orders,
+        heartbeat: Heartbeat::default(),
+        prober: Heartbeat::default(),
     }
 }
 
@@ -312,6 +323,8 @@ struct Outside {
     api_time: ApiTime,
     /// The Leases that the loop wants to read.
     leases: UnboundedReceiver<Looks>,
+    /// The heartbeat of the loop.
+    heartbeat: Heartbeat,
 }
 
 fn start_input(
@@ -334,19 +347,31 @@ fn start_input(
                 let (client, mut api_servers) =
                     connect(kubeconfig.as_deref(), &outside.api_time).await;
                 api_servers.look_first(&client, &input.events).await;
-                let (name, group) = (&identity.name, &identity.group);
                 let vanished = Notify::new();
+                let (directors, counted) = watch::channel(0);
+                let group = kubernetes::Group {
+                    name: &identity.group,
+                    me: &identity.name,
+                    vanished: &vanished,
+                    directors: &directors,
+                };
+                let sources = Sources {
+                    observed,
+                    directors: counted,
+                    vanished: &vanished,
+                    heartbeat: &outside.heartbeat,
+                };
                 let events = input.events;
                 tokio::join!(
                     api_servers.watch(client.clone(), events.clone()),
-                    kubernetes::watch(client.clone(), group, name, events.clone(), &vanished),
+                    kubernetes::watch(client.clone(), group, events.clone()),
                     leases::watch(
                         client.clone(),
                         &identity.lease_namespace,
                         outside.leases,
                         events
                     ),
-                    publish::publish(client, &identity, observed, &vanished),
+                    publish::publish(client, &identity, sources),
                 );
             });
         }

@@ -31,6 +31,7 @@ use crate::{
         retain::{Before, Removals, Retention},
     },
     disk::{checkpoint::FILE as CHECKPOINT, journal::FileJournal},
+    heartbeat::Heartbeat,
     host::{
         lock::{Lock, LockError},
         netlink::RouteSocket,
@@ -135,6 +136,7 @@ struct World {
     sysctls: SysctlFolder,
     surroundings: ThisHost,
     segments: Nobody,
+    heartbeat: Heartbeat,
 }
 
 impl World {
@@ -146,6 +148,7 @@ impl World {
             sysctls: &mut self.sysctls,
             surroundings: &mut self.surroundings,
             segments: &mut self.segments,
+            heartbeat: &self.heartbeat,
         }
     }
 }
@@ -163,6 +166,7 @@ impl Host {
                 sysctls: SysctlFolder(undo.sysctl_dir.to_owned()),
                 surroundings: ThisHost::default(),
                 segments: Nobody,
+                heartbeat: Heartbeat::default(),
             },
             began: Instant::now(),
         })

@@ -11,6 +11,7 @@ use std::{
 
 use agent::{
     event::{Event, probed::ProbeId},
+    heartbeat::Heartbeat,
     probe::{
         start,
         target::{Order, Target},
@@ -28,7 +29,7 @@ fn without_a_file_descriptor_nothing_is_known_of_any_server() {
     let address = listener.local_addr().expect("an address");
     let (orders, ordered) = tokio::sync::mpsc::unbounded_channel();
     let (events, heard) = mpsc::channel();
-    start(ordered, events, Arc::default()).expect("a thread");
+    start(ordered, events, Arc::default(), Heartbeat::default()).expect("a thread");
     let tcp = Probe::Tcp {
         send: String::new(),
         expect: String::new(),

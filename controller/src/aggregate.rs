@@ -44,6 +44,9 @@ pub struct DirectorView<'a> {
     /// Whether the director is alive. The controller uses a director's report
     /// only while the director is alive.
     pub life: Life,
+    /// Since when and why the API server refuses the director's report, in the
+    /// agent's words. `None` if it accepts the report.
+    pub refused: Option<&'a str>,
     /// For each kind of object, the state that the director's last completed
     /// round used. The state is given as a place in the controller's history of
     /// states.
@@ -63,19 +66,19 @@ pub struct Wanted {
     pub real_servers: BTreeMap<ObjectKey, RealServerStatus>,
     /// The statuses of existing DirectorGroups, by name.
     pub director_groups: BTreeMap<ObjectKey, DirectorGroupStatus>,
-    /// The condition Alive of each Director, by name. A Director is missing
+    /// The conditions Alive and Reporting of each Director, by name. A Director is missing
     /// from the map while the controller does not know whether the Director is
     /// alive.
-    pub directors: BTreeMap<String, Condition>,
+    pub directors: BTreeMap<String, Vec<Condition>>,
 }
 
 impl Wanted {
     /// Returns all statuses, each with the id of its object.
     pub fn into_statuses(self) -> impl Iterator<Item = (Id, Status)> {
         let id = |subject| move |key| Id { subject, key };
-        let directors = self.directors.into_iter().map(move |(name, alive)| {
+        let directors = self.directors.into_iter().map(move |(name, conditions)| {
             let key = ObjectKey::cluster(name);
-            (id(Subject::Director)(key), Status::Director(vec![alive]))
+            (id(Subject::Director)(key), Status::Director(conditions))
         });
         let groups = self.director_groups.into_iter().map(move |(key, status)| {
             (
@@ -173,8 +176,8 @@ pub fn wanted(
         directors: directors
             .iter()
             .filter_map(|director| {
-                let condition = alive::condition(director)?;
-                Some((director.name.to_owned(), condition))
+                let conditions = alive::conditions(director)?;
+                Some((director.name.to_owned(), conditions))
             })
             .collect(),
     }

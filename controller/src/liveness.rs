@@ -18,7 +18,7 @@ pub const BLIND_AFTER: Duration = Duration::from_secs(25);
 /// A point in time: the time since the process started, by the monotonic clock.
 pub type Time = Duration;
 
-/// The renewTime of a Lease, and its duration.
+/// The parts of a Lease that its director writes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Renewal {
     /// The Lease's renewTime as its holder wrote it. The controller shows the
@@ -27,6 +27,8 @@ pub struct Renewal {
     pub renew_time: Option<String>,
     /// The Lease's leaseDurationSeconds.
     pub duration: Option<Duration>,
+    /// The annotation [`crds::api::REPORT_REFUSED`], if the Lease has it.
+    pub refused: Option<String>,
 }
 
 /// Whether a director is alive.
@@ -170,6 +172,12 @@ impl Liveness {
         }
     }
 
+    /// Since when and why the API server refuses a director's report, in the
+    /// agent's words. `None` if it accepts the report.
+    pub fn refused(&self, name: &str) -> Option<&str> {
+        self.leases.get(name)?.refused.as_deref()
+    }
+
     /// The time at which the next director is declared dead if no renewal is
     /// seen. Returns `None` while the watch is broken, because a broken watch
     /// cannot show that a director is dead.
@@ -232,6 +240,7 @@ mod tests {
         Renewal {
             renew_time: Some(format!("renewed-{number}")),
             duration: Some(s(40)),
+            refused: None,
         }
     }
 
@@ -291,6 +300,7 @@ mod tests {
         let emptied = Renewal {
             renew_time: None,
             duration: None,
+            refused: None,
         };
         liveness.lease("a", emptied, s(3));
         assert!(!liveness.life("a", s(3)).is_live());

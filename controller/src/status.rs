@@ -49,7 +49,7 @@ pub enum Status {
     RealServer(RealServerStatus),
     /// The status of a DirectorGroup.
     DirectorGroup(DirectorGroupStatus),
-    /// The condition Alive of a Director, the only condition of a Director that
+    /// The conditions Alive and Reporting of a Director, the only conditions of a Director that
     /// the controller writes.
     Director(Vec<Condition>),
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     Digest, Kind, ObjectKey, Objects, Resolved,
-    api::DirectorStatus,
+    api::{DirectorStatus, REPORT_REFUSED},
     check::{CheckedGroup, CheckedServer, CheckedService},
     condition,
 };
@@ -59,6 +59,9 @@ struct KnownDirector {
     /// Whether the director was alive at the last call of
     /// [`World::lives_changed`].
     life: Life,
+    /// Why the API server refused the director's report at that call, if it
+    /// did.
+    refused: Option<String>,
 }
 
 /// The progress of the listings of Directors and Leases. The other kinds have a
@@ -149,14 +152,17 @@ impl World {
         self.liveness.next_deadline(now)
     }
 
-    /// Whether a director died or came back since the last call. If so, the
+    /// Whether since the last call a director died or came back, or the API
+    /// server began or ceased to refuse its report. If so, the
     /// caller must compute [`World::wanted`] again.
     pub fn lives_changed(&mut self, now: Time) -> bool {
         let mut changed = false;
         for (name, director) in &mut self.directors {
             let life = self.liveness.life(name, now);
-            if director.life != life {
+            let refused = self.liveness.refused(name);
+            if director.life != life || director.refused.as_deref() != refused {
                 director.life = life;
+                director.refused = refused.map(str::to_owned);
                 changed = true;
             }
         }
@@ -265,6 +271,7 @@ impl World {
             .map(|(name, director)| DirectorView {
                 name,
                 life: self.liveness.life(name, now),
+                refused: self.liveness.refused(name),
                 places: &director.places,
                 status: &director.status,
                 unreadable: &director.unreadable,
@@ -327,6 +334,7 @@ impl World {
             unreadable: Vec::new(),
             places: Places::default(),
             life: Life::NoLease,
+            refused: None,
         });
         self.history.follow(
             &mut seen.places,
@@ -384,5 +392,6 @@ fn renewal(lease: &Lease) -> Renewal {
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map(std::time::Duration::from_secs),
+        refused: lease.annotations().get(REPORT_REFUSED).cloned(),
     }
 }

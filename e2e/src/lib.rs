@@ -27,6 +27,7 @@ pub mod cluster;
 pub mod control;
 pub mod course;
 pub mod fault;
+pub mod freezing_disk;
 pub mod host;
 pub mod http;
 pub mod ipvsadm;
@@ -43,6 +44,7 @@ pub mod wire;
 
 pub use asking::Asking;
 pub use control::{ApiServerAway, helm, kubectl, kubectl_apply, kubectl_replace};
+pub use freezing_disk::FreezingDisk;
 pub use host::Host;
 pub use http::{Client, Download, Upload, WebServer};
 pub use process::Process;

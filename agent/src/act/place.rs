@@ -308,6 +308,7 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
     }
     for placed in &plan.add {
         let (address, interface) = placed.named();
+        edges.heartbeat.beat();
         match edges.links.add(placed.index, address) {
             Ok(()) => {
                 if state.segment.seen.insert(address) {
@@ -347,6 +348,7 @@ fn remove_all(
 ) {
     for placed in remove {
         let (address, interface) = placed.named();
+        edges.heartbeat.beat();
         match edges.links.remove(placed.index, address) {
             Ok(()) => {
                 tracing::info!("released {address} on {interface}");

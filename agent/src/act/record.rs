@@ -39,6 +39,7 @@ pub(super) fn intend(
         return false;
     }
     let intended = edges.journal.intend(&intent);
+    edges.heartbeat.beat();
     // A failed write may still have reached the disk.
     state.ours.intent = intent;
     match intended {
@@ -66,7 +67,9 @@ pub(super) fn settle(state: &mut State, edges: &mut Edges<'_>, now: Duration) ->
         state.unsettled.refused();
         return false;
     }
-    match edges.journal.settle(state.unsettled.changes()) {
+    let settled = edges.journal.settle(state.unsettled.changes());
+    edges.heartbeat.beat();
+    match settled {
         Ok(()) => {
             state.unsettled.settled();
             state.ours.intent = Intent::default();

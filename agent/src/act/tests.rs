@@ -9,6 +9,7 @@ use crate::{
         sysctls::Tuning,
     },
     fixtures::{ModelWorld, ip, server, service, tcp, wish},
+    heartbeat::Heartbeat,
 };
 use crds::AddressRule;
 use ipvs::Timeouts;
@@ -80,6 +81,7 @@ impl Agent {
             sysctls,
             segments,
             surroundings,
+            heartbeat: &Heartbeat::default(),
         };
         let changed = changed_services(&self.wished, wish);
         self.state.wish_changed(changed);

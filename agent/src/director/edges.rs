@@ -33,6 +33,7 @@ pub(super) fn edges<'a>(
         sysctls: world.sysctls.as_mut(),
         surroundings: world.surroundings.as_mut(),
         segments: world.segments.as_mut(),
+        heartbeat: &world.heartbeat,
     }
 }
 

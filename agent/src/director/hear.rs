@@ -10,7 +10,7 @@ use crds::{Change, Checked, Kind, ObjectKey, Store};
 use kube::core::object::HasSpec;
 use serde::Serialize;
 
-use super::{Loop, VIP_GRACE, reason::Reason};
+use super::{LISTING_TIME, Loop, VIP_GRACE, reason::Reason};
 use crate::{
     decide::{absence::Absence, liveness::Liveness},
     disk::checkpoint::{Note, Tee},
@@ -23,9 +23,11 @@ const QUIET: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A round for servers that fail or recover is delayed for at most this long.
 const HASTE: Duration = Duration::from_millis(5);
-/// The loop waits for events for at most this long, then wakes to check
-/// deadlines.
-pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// The loop runs at least one round in this time, even if nothing changes.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The loop waits for events for at most this long, then wakes to show that it
+/// works.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 impl Loop {
     /// Waits for events until the next deadline, and handles all events that
@@ -33,14 +35,23 @@ impl Loop {
     /// stop.
     pub(super) fn hear(&mut self, events: &Receiver<Event>) -> bool {
         let now = self.clock.now();
-        let wait = self.next_deadline(now).saturating_sub(now);
-        match events.recv_timeout(wait) {
-            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-            Err(RecvTimeoutError::Timeout) => {
-                self.reason = self.reason.max(Reason::Retry);
-                return true;
+        let deadline = self.next_deadline(now);
+        loop {
+            self.world.heartbeat.beat();
+            let wait = deadline.saturating_sub(self.clock.now());
+            match events.recv_timeout(wait.min(LONGEST_SLEEP)) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout)
+                    if wait > LONGEST_SLEEP && !self.is_prober_news() => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.reason = self.reason.max(Reason::Retry);
+                    return true;
+                }
+                Ok(event) => {
+                    self.note(event);
+                    break;
+                }
             }
-            Ok(event) => self.note(event),
         }
         let began = self.clock.now();
         loop {
@@ -59,6 +70,12 @@ impl Loop {
                 Ok(event) => self.note(event),
             }
         }
+    }
+
+    /// Whether the thread that makes probes has begun to hang, or works again.
+    pub(super) fn is_prober_news(&mut self) -> bool {
+        let now = self.clock.now();
+        self.health.prober_beat(self.world.prober.age(), now)
     }
 
     /// Handles an event and notes whether the event calls for a round.
@@ -200,10 +217,13 @@ impl Loop {
             Some(_) => None,
         };
         let retry = self.retry.next_deadline();
-        [round, look, protection, removal, health, grace, retry]
-            .into_iter()
-            .flatten()
-            .fold(now + LONGEST_SLEEP, Duration::min)
+        let listing = (now < LISTING_TIME).then_some(LISTING_TIME);
+        [
+            round, look, protection, removal, health, grace, retry, listing,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + LONGEST_PAUSE, Duration::min)
     }
 }
 

@@ -14,14 +14,14 @@ use crate::{
 impl Loop {
     /// Returns the loop's findings about the director, from which the status is
     /// computed.
-    pub(super) fn observed(&mut self, outcome: Option<Outcome>) -> Observed {
+    pub(super) fn observed(&mut self, outcome: Option<Outcome>, now: Duration) -> Observed {
         let used = outcome.as_ref().map(|_| WorldDigests {
             virtual_services: self
                 .objects
                 .virtual_services
-                .digest(Some(&self.group))
+                .digest(&self.group)
                 .to_string(),
-            real_servers: self.objects.real_servers.digest(None).to_string(),
+            real_servers: self.objects.digest_of_servers(&self.group).to_string(),
             director_groups: self
                 .objects
                 .director_groups
@@ -29,13 +29,14 @@ impl Loop {
                 .to_string(),
         });
         let wishes = self.protection.desired().clone();
+        self.told_unlisted = self.unlisted(now);
         Observed {
             at: (self.world.daytime)().here,
             group: self.group.clone(),
             used,
             outcome,
             removals_held: self.held.clone(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.clone().or_else(|| self.told_unlisted.clone()),
             health: self.health.report(&wishes),
             wishes,
             unreadable: self.unreadable.clone(),

@@ -75,10 +75,12 @@ impl Loop {
         let suspects = self.suspects(now);
         self.ask_for_leases();
         self.read(now)?;
+        self.world.heartbeat.beat();
         self.protect(suspects, now);
         self.leave_out(now);
         let in_force = self.retain(now);
         self.weigh(&in_force, now);
+        self.world.heartbeat.beat();
         let made = self.make(&in_force, now);
         self.health.tell(&self.recorder, &self.world.orders);
         Ok(self.complete(made?))

@@ -16,7 +16,7 @@ use crds::{
 use serde_json::json;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::{hear::LONGEST_SLEEP, *};
+use super::{hear::LONGEST_PAUSE, *};
 use crate::{
     act::Outcome,
     decide::addresses::{Missing, Stay},
@@ -39,6 +39,7 @@ mod refused;
 mod replaced;
 mod restored;
 mod running;
+mod silent;
 mod walk;
 
 use self::running::*;
@@ -328,7 +329,7 @@ fn what_failed_is_tried_again_without_an_event() {
 /// With a deadline in the past, the loop would run without a pause.
 #[test]
 fn the_loop_sleeps_also_while_no_round_can_run() {
-    let minute = LONGEST_SLEEP;
+    let minute = LONGEST_PAUSE;
     let world = ModelWorld::new();
     let doors = Doors::default();
     let mut agent = director(&doors, &world);

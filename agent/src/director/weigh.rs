@@ -25,6 +25,15 @@ use crate::{
     tell::report::HealthReport,
 };
 
+/// If the last beat of the thread that makes probes is at least this old, the
+/// thread hangs.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// How long the thread must seem to hang before the agent says so.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Why no target is probed while the thread that makes probes hangs.
+const STUCK: &str = "the thread that makes probes has not worked for 30 s; restart the agent if \
+                     it does not recover by itself";
+
 /// The health of servers, and the table that results from it.
 pub(super) struct Health {
     serving: Serving,
@@ -36,6 +45,11 @@ pub(super) struct Health {
     /// The reasons why probes begin late, each with the number of affected
     /// targets.
     late: BTreeMap<Arc<str>, usize>,
+    /// Whether the thread that makes probes hangs.
+    is_prober_stuck: bool,
+    /// The first time at which that thread seemed to hang. After a pause of the
+    /// whole process, every thread seems to hang for a moment.
+    suspected: Option<Duration>,
     report: Arc<HealthReport>,
     is_report_old: bool,
     has_forgotten: bool,
@@ -50,6 +64,8 @@ impl Health {
             table: WantedTable::new(),
             void: BTreeMap::new(),
             late: BTreeMap::new(),
+            is_prober_stuck: false,
+            suspected: None,
             report: Arc::default(),
             is_report_old: false,
             has_forgotten: false,
@@ -96,6 +112,28 @@ impl Health {
     pub(super) fn late(&mut self, why: BTreeMap<Arc<str>, usize>) {
         self.late = why;
         self.is_report_old = true;
+    }
+
+    /// Records the time since the last beat of the thread that makes probes.
+    /// Returns whether the thread has begun to hang, or works again.
+    pub(super) fn prober_beat(&mut self, age: Duration, now: Duration) -> bool {
+        let is_stuck = match age >= LONGEST_SILENCE {
+            true => *self.suspected.get_or_insert(now) + SECOND_LOOK <= now,
+            false => {
+                self.suspected = None;
+                false
+            }
+        };
+        if is_stuck == self.is_prober_stuck {
+            return false;
+        }
+        match is_stuck {
+            true => tracing::error!("{STUCK}; servers keep their last state"),
+            false => tracing::info!("the thread that makes probes works again"),
+        }
+        self.is_prober_stuck = is_stuck;
+        self.is_report_old = true;
+        true
     }
 
     /// Whether a change of health must be written to the kernel without delay.
@@ -168,7 +206,10 @@ impl Health {
             self.report = Arc::new(HealthReport {
                 found: self.serving.report(desired),
                 targets: self.serving.targets(),
-                void: self.void.clone(),
+                void: match self.is_prober_stuck {
+                    true => BTreeMap::from([(STUCK.into(), self.serving.targets())]),
+                    false => self.void.clone(),
+                },
                 late: self.late.clone(),
             });
         }

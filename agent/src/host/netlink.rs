@@ -2,7 +2,7 @@
 //! addresses and the agent's own device. This code uses rtnetlink on a small
 //! tokio runtime in the loop's thread.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, time::Duration};
 
 use futures::{StreamExt, TryStreamExt};
 use rtnetlink::{
@@ -19,7 +19,7 @@ use rtnetlink::{
     },
 };
 
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time};
 
 use super::interface::{Interface, Mac};
 
@@ -91,7 +91,13 @@ pub enum LinkError {
     /// The route socket could not be opened.
     #[error("cannot open a route socket: {0}")]
     Open(#[source] io::Error),
-    /// The kernel refused a request or did not answer it.
+    /// The kernel did not answer a request in time.
+    #[error("{what}: the kernel did not answer within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// A description of the failed request, such as "cannot add 192.0.2.1".
+        what: String,
+    },
+    /// The kernel refused a request.
     #[error("{what}: {source}{}", remedy(source))]
     Kernel {
         /// A description of the failed request, such as "cannot add 192.0.2.1".
@@ -101,10 +107,19 @@ pub enum LinkError {
     },
 }
 
+/// The maximum wait for the kernel's answer to a request. The kernel answers
+/// within milliseconds, unless it hangs or an answer got lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A connection to the kernel's rtnetlink.
 pub struct RouteSocket {
     runtime: Runtime,
     handle: Handle,
+    patience: Duration,
+    /// Whether the kernel left a request without an answer. Every further
+    /// request then fails at once, so that a round does not wait again and
+    /// again. The caller opens a new connection.
+    is_silent: bool,
 }
 
 impl RouteSocket {
@@ -114,7 +129,30 @@ impl RouteSocket {
     /// Returns an error if the system has no socket left.
     pub fn open() -> Result<Self, LinkError> {
         let (runtime, handle) = connect(false).map_err(LinkError::Open)?;
-        Ok(Self { runtime, handle })
+        Ok(Self {
+            runtime,
+            handle,
+            patience: PATIENCE,
+            is_silent: false,
+        })
+    }
+
+    /// Sends a request and waits for the answer. `what` says what has failed if
+    /// there is no answer, such as "cannot add 192.0.2.1".
+    fn ask<T>(
+        &mut self,
+        what: impl Into<String>,
+        request: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<Result<T, rtnetlink::Error>, LinkError> {
+        let patience = match self.is_silent {
+            true => Duration::ZERO,
+            false => self.patience,
+        };
+        let answer = async { time::timeout(patience, request).await };
+        self.runtime.block_on(answer).map_err(|_| {
+            self.is_silent = true;
+            LinkError::Silent { what: what.into() }
+        })
     }
 }
 
@@ -140,27 +178,15 @@ pub(super) fn connect(is_strict: bool) -> io::Result<(Runtime, Handle)> {
 impl Links for RouteSocket {
     fn interfaces(&mut self) -> Result<Vec<Interface>, LinkError> {
         let handle = self.handle.clone();
-        self.runtime.block_on(async move {
-            let failed = |source| kernel("cannot list this host's addresses", source);
-            let links: Vec<_> = handle
-                .link()
-                .get()
-                .execute()
-                .try_collect()
-                .await
-                .map_err(failed)?;
-            let addresses: Vec<_> = handle
-                .address()
-                .get()
-                .execute()
-                .try_collect()
-                .await
-                .map_err(failed)?;
-            Ok(links
-                .iter()
-                .map(|link| interface(link, &addresses))
-                .collect())
-        })
+        let what = "cannot list this host's addresses";
+        let found = self.ask(what, async move {
+            let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+            let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
+            Ok((links, addresses))
+        })?;
+        let (links, addresses) = found.map_err(|source| kernel(what, source))?;
+        let interfaces = links.iter().map(|link| interface(link, &addresses));
+        Ok(interfaces.collect())
     }
 
     fn add(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
@@ -182,15 +208,17 @@ impl Links for RouteSocket {
                 .push(AddressAttribute::CacheInfo(lifetime));
         }
         message.attributes.push(AddressAttribute::Flags(flags));
-        match self.runtime.block_on(request.execute()) {
+        let what = format!("cannot add {address}");
+        match self.ask(&*what, request.execute())? {
             Err(error) if errno(&error) == Some(nix::libc::EEXIST) => Ok(()),
-            result => result.map_err(|source| kernel(format!("cannot add {address}"), source)),
+            result => result.map_err(|source| kernel(what, source)),
         }
     }
 
     fn remove(&mut self, index: u32, address: IpAddr) -> Result<(), LinkError> {
         let handle = self.handle.clone();
-        let result = self.runtime.block_on(async move {
+        let what = format!("cannot remove {address}");
+        let result = self.ask(&*what, async move {
             let mut found = handle
                 .address()
                 .get()
@@ -202,45 +230,45 @@ impl Links for RouteSocket {
                 handle.address().del(message?).execute().await?;
             }
             Ok(())
-        });
+        })?;
         match result {
             Err(error) if errno(&error) == Some(nix::libc::EADDRNOTAVAIL) => Ok(()),
-            result => result.map_err(|source| kernel(format!("cannot remove {address}"), source)),
+            result => result.map_err(|source| kernel(what, source)),
         }
     }
 
     fn make_device(&mut self, name: &str) -> Result<(), LinkError> {
         let device = LinkDummy::new(name).up().build();
         let request = self.handle.link().add(device);
-        match self.runtime.block_on(request.execute()) {
+        let what = format!("cannot make the device {name}");
+        match self.ask(&*what, request.execute())? {
             Err(error) if errno(&error) == Some(nix::libc::EEXIST) => Ok(()),
-            result => {
-                result.map_err(|source| kernel(format!("cannot make the device {name}"), source))
-            }
+            result => result.map_err(|source| kernel(what, source)),
         }
     }
 
     fn remove_device(&mut self, name: &str) -> Result<(), LinkError> {
         let handle = self.handle.clone();
-        let result = self.runtime.block_on(async move {
-            let mut found = handle.link().get().match_name(name.to_owned()).execute();
+        let what = format!("cannot remove the device {name}");
+        let name = name.to_owned();
+        let result = self.ask(&*what, async move {
+            let mut found = handle.link().get().match_name(name).execute();
             match found.try_next().await? {
                 Some(link) => handle.link().del(link.header.index).execute().await,
                 None => Ok(()),
             }
-        });
+        })?;
         match result {
             Err(error) if errno(&error) == Some(nix::libc::ENODEV) => Ok(()),
-            result => {
-                result.map_err(|source| kernel(format!("cannot remove the device {name}"), source))
-            }
+            result => result.map_err(|source| kernel(what, source)),
         }
     }
 
     fn neighbors(&mut self) -> Result<Vec<(Mac, IpAddr)>, LinkError> {
         let request = self.handle.neighbours().get();
-        let found: Result<Vec<_>, _> = self.runtime.block_on(request.execute().try_collect());
-        let found = found.map_err(|source| kernel("cannot list this host's neighbors", source))?;
+        let what = "cannot list this host's neighbors";
+        let found = self.ask(what, request.execute().try_collect::<Vec<_>>())?;
+        let found = found.map_err(|source| kernel(what, source))?;
         Ok(found.iter().filter_map(neighbor).collect())
     }
 
@@ -252,9 +280,9 @@ impl Links for RouteSocket {
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use)
             .replace();
-        self.runtime
-            .block_on(request.execute())
-            .map_err(|source| kernel(format!("cannot look for {address}"), source))
+        let what = format!("cannot look for {address}");
+        let answer = self.ask(&*what, request.execute())?;
+        answer.map_err(|source| kernel(what, source))
     }
 }
 
@@ -369,5 +397,55 @@ fn remedy(error: &rtnetlink::Error) -> &'static str {
             "; run the agent as root or with CAP_NET_ADMIN"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Returns a socket whose connection passes on no request.
+    fn hung() -> RouteSocket {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (connection, handle, _) = {
+            let _inside = runtime.enter();
+            rtnetlink::new_connection().expect("a socket")
+        };
+        // The connection must not be dropped, or the requests would fail at
+        // once.
+        runtime.spawn(async move {
+            let _kept = connection;
+            std::future::pending::<()>().await;
+        });
+        RouteSocket {
+            runtime,
+            handle,
+            patience: Duration::from_millis(50),
+            is_silent: false,
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_answer_is_waited_for_once() {
+        let mut socket = hung();
+        let failed = socket.interfaces().expect_err("nobody answers");
+        assert_eq!(
+            failed.to_string(),
+            "cannot list this host's addresses: the kernel did not answer within 10 s"
+        );
+        socket.patience = Duration::from_secs(3600);
+        let began = Instant::now();
+        socket.neighbors().expect_err("nobody answers");
+        let address = IpAddr::from([192, 0, 2, 1]);
+        socket.add(1, address).expect_err("nobody answers");
+        assert!(
+            began.elapsed() < Duration::from_secs(1800),
+            "it is not waited for again"
+        );
     }
 }

@@ -11,9 +11,9 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, time};
 
-use super::netlink::connect;
+use super::netlink::{PATIENCE, connect};
 
 /// The first two numbers of a Linux kernel's version.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -75,7 +75,9 @@ impl ThisHost {
             // the host.
             None => connect(true)?,
         };
-        match runtime.block_on(question(handle.clone())) {
+        let answer = async { time::timeout(PATIENCE, question(handle.clone())).await };
+        let answer = runtime.block_on(answer);
+        match answer.map_err(|_| io::ErrorKind::TimedOut)? {
             Ok(answer) => {
                 self.routes = Some((runtime, handle));
                 Ok(answer)

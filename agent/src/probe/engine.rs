@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     event::{Event, probed::ProbeId},
+    heartbeat::Heartbeat,
     probe::tally::{Results, Verdict},
 };
 
@@ -42,8 +43,8 @@ const MOST_IN_FLIGHT: u64 = 16 << 10;
 /// Probes that are due within this time of each other begin together, because
 /// each wake of the thread costs time.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long the thread sleeps when it has nothing to do.
-const IDLE: Duration = Duration::from_secs(3600);
+/// How long the thread sleeps at most. It then shows that it works.
+const IDLE: Duration = Duration::from_secs(10);
 /// While probes are in flight, the thread reads the clock at this interval, to
 /// detect that it was stalled.
 const PULSE: Duration = Duration::from_millis(250);
@@ -58,6 +59,7 @@ const BETWEEN_WORDS: Duration = Duration::from_secs(1);
 /// network namespace. The thread sends new results to `events`. The thread ends
 /// when the channel of orders or the channel of events is closed. The process's
 /// soft limit of open files (`RLIMIT_NOFILE`) is raised towards the hard limit.
+/// The thread beats `heartbeat` at least every 10 s.
 ///
 /// # Errors
 /// Returns an error if the system has no thread or no file descriptor left.
@@ -65,6 +67,7 @@ pub fn start(
     orders: UnboundedReceiver<Order>,
     events: Sender<Event>,
     counts: Arc<Counts>,
+    heartbeat: Heartbeat,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -73,7 +76,10 @@ pub fn start(
         let _inside = runtime.enter();
         Shared::open()?
     };
-    let engine = Engine::new(most_in_flight()?, shared, events, counts);
+    let engine = Engine {
+        heartbeat,
+        ..Engine::new(most_in_flight()?, shared, events, counts)
+    };
     thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || {
@@ -111,6 +117,8 @@ struct Engine {
     planned: Instant,
     /// The total time for which the thread was stalled.
     stood_still: Duration,
+    /// Shows to other threads that the thread works.
+    heartbeat: Heartbeat,
 }
 
 struct Watched {
@@ -157,6 +165,7 @@ impl Engine {
             counts,
             planned: Instant::now() + IDLE,
             stood_still: Duration::ZERO,
+            heartbeat: Heartbeat::default(),
         }
     }
 
@@ -165,6 +174,7 @@ impl Engine {
         let mut launched = Duration::ZERO;
         let mut alarm = Alarm::new(self.epoch);
         loop {
+            self.heartbeat.beat();
             let wakes = self.next_wakes(launched, !flights.is_empty());
             self.planned = self.epoch + wakes[0];
             alarm.set(wakes.map(|next| self.epoch + next));

@@ -1,50 +1,46 @@
 //! Publishes the loop's findings on the API server. The findings go into the
-//! Director and its status, and a Lease shows that the agent is alive.
+//! Director's status and the DirectorGroupMember, and a Lease shows that the
+//! agent works.
+
+mod attempt;
+mod director;
+mod lease;
 
 use std::time::Duration;
 
-use crds::{
-    advice,
-    api::{Director, DirectorSpec, DirectorStatus},
-};
-use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
-};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use crds::{advice::shortened, api::DirectorStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use tokio::{
     sync::{Notify, watch},
-    time,
+    time::{self, Instant},
 };
 
-use crate::tell::report::{self, Observed};
+use self::{
+    attempt::{Failure, Waits, insist, once, succeeded},
+    director::{DirectorWriter, Registered, interval, texts},
+};
+use crate::{
+    heartbeat::Heartbeat,
+    said::Said,
+    tell::report::{self, Observed},
+};
 
 /// The field manager of all objects that the agent applies.
 const FIELD_MANAGER: &str = "ipvs-agent";
-/// The shortest time between two writes of a Director's status.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval at which an unchanged status is written again. Writing an
 /// unchanged status recreates a deleted Director. If the Director still exists,
 /// the write of the same status changes nothing in the API server's storage.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// The interval at which the director's Lease is renewed, the same as for a
-/// kubelet's Lease.
-const RENEW_INTERVAL: Duration = Duration::from_secs(10);
-/// The number of seconds for which a director's Lease is valid, the same as for
-/// a kubelet's Lease.
-const LEASE_SECONDS: i32 = 40;
-/// The maximum wait for the API server's answer to a write. Without a limit, a
-/// dead connection would block the agent.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// The longest wait before a failed write to the API server is repeated.
+/// The longest wait before a failed write to the API server is repeated, without
+/// the random part.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// The longest wait before a failed renewal of the Lease is repeated. The
-/// longest wait and [`ANSWER_TIME`] together are well below [`LEASE_SECONDS`].
-const LONGEST_LEASE_WAIT: Duration = Duration::from_secs(5);
+/// A failure without an answer of the API server is told in the Lease after this
+/// time. A restart of the API server is shorter.
+const LASTING: SignedDuration = SignedDuration::from_secs(60);
+/// The maximum length of the annotation that says why a report is refused.
+const LONGEST_ANNOTATION: usize = 1000;
 
 /// The identity under which a director publishes.
 #[derive(Clone, Debug)]
@@ -60,183 +56,215 @@ pub struct Identity {
     pub lease_namespace: String,
 }
 
+/// What the publisher learns from the agent's other threads.
+pub struct Sources<'a> {
+    /// The loop's latest findings.
+    pub observed: watch::Receiver<Option<Observed>>,
+    /// The number of directors in the group.
+    pub directors: watch::Receiver<usize>,
+    /// Notified after the director's DirectorGroupMember was deleted.
+    pub vanished: &'a Notify,
+    /// The heartbeat of the loop.
+    pub heartbeat: &'a Heartbeat,
+}
+
 /// Registers the director, then publishes its status and renews its Lease,
-/// without end. The caller must notify `vanished` after the Director was
-/// deleted.
-pub async fn publish(
-    client: Client,
-    identity: &Identity,
-    mut observed: watch::Receiver<Option<Observed>>,
-    vanished: &Notify,
-) {
-    let director = DirectorWriter {
-        api: Api::all(client.clone()),
-        identity,
-    };
+/// without end.
+pub async fn publish(client: Client, identity: &Identity, sources: Sources<'_>) {
+    let writer = DirectorWriter::new(&client, identity);
     let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
     // Other programs trust a status while its Lease is renewed, so the status
     // is written before the Lease.
-    let (mut last, generation) = insist("register this director", LONGEST_WAIT, || {
-        director.register()
-    })
-    .await;
-    tokio::join!(renew(&leases, &identity.name), async {
-        let mut written = time::Instant::now();
-        let mut missing = false;
+    let registered = insist("register this director", LONGEST_WAIT, || writer.register()).await;
+    let (refused, is_refused) = watch::channel(None);
+    tokio::join!(
+        lease::renew(&leases, &identity.name, sources.heartbeat, is_refused),
+        Reporter::new(writer, registered, refused).run(sources),
+    );
+}
+
+/// Writes the director's report: the DirectorGroupMember, and the Director's
+/// status.
+struct Reporter<'a> {
+    writer: DirectorWriter<'a>,
+    registered: Registered,
+    /// The status that was written last.
+    status: DirectorStatus,
+    /// The addresses in the DirectorGroupMember, or `None` if the object may be
+    /// missing.
+    addresses: Option<Vec<String>>,
+    /// Whether the Director's status must be written although it is the same.
+    is_status_missing: bool,
+    /// The time of the last written status.
+    written: Instant,
+    /// The last report, if it failed.
+    failed: Option<Failed>,
+    waits: Waits,
+    said: Said,
+    /// Since when and why the API server does not take the report.
+    refused: watch::Sender<Option<String>>,
+}
+
+/// A report that could not be written.
+struct Failed {
+    status: DirectorStatus,
+    /// The time of the next attempt to write the same report.
+    again: Instant,
+    /// Whether the API server refused the report. If so, another report is
+    /// tried at once.
+    is_refusal: bool,
+    since: Timestamp,
+}
+
+/// What the report, and each part of it, is called in messages.
+const REPORT: &str = "write this director's report";
+const STATUS: &str = "report this director's status";
+const MEMBER: &str = "write this director's DirectorGroupMember";
+
+impl<'a> Reporter<'a> {
+    fn new(
+        writer: DirectorWriter<'a>,
+        registered: Registered,
+        refused: watch::Sender<Option<String>>,
+    ) -> Self {
+        Self {
+            writer,
+            status: registered.status.clone(),
+            registered,
+            addresses: None,
+            is_status_missing: false,
+            written: Instant::now(),
+            failed: None,
+            waits: Waits::up_to(LONGEST_WAIT),
+            said: Said::default(),
+            refused,
+        }
+    }
+
+    /// Reports the loop's findings whenever they change, until the loop has
+    /// ended. The first report after a quiet interval is written at once.
+    async fn run(mut self, mut sources: Sources<'_>) {
         loop {
-            let latest = observed.borrow_and_update().clone();
-            if let Some(latest) = latest {
-                let status = report::status(&latest, &last, generation);
-                if status != last || missing || written.elapsed() >= REFRESH_INTERVAL {
-                    insist("report this director's status", LONGEST_WAIT, || {
-                        director.write(&status)
-                    })
-                    .await;
-                    missing = false;
-                    written = time::Instant::now();
-                    last = status;
-                    time::sleep(STATUS_INTERVAL).await;
-                }
+            let latest = sources.observed.borrow_and_update().clone();
+            if self.report(latest.as_ref()).await {
+                let directors = *sources.directors.borrow();
+                time::sleep(interval(directors)).await;
             }
+            let refresh = self.written + REFRESH_INTERVAL;
+            let wake = self.failed.as_ref().map_or(refresh, |failed| failed.again);
             tokio::select! {
-                changed = observed.changed() => {
+                changed = sources.observed.changed() => {
                     if changed.is_err() {
                         return;
                     }
                 }
-                () = vanished.notified() => missing = true,
-                () = time::sleep(REFRESH_INTERVAL) => {}
-            }
-        }
-    });
-}
-
-struct DirectorWriter<'a> {
-    api: Api<Director>,
-    identity: &'a Identity,
-}
-
-impl DirectorWriter<'_> {
-    /// Creates the Director if there is none, and writes the director's group
-    /// into the status. So the other directors see this director before this
-    /// director takes any VIP. Returns the Director's status and generation. A
-    /// status from another boot or for another group is replaced, and only its
-    /// addresses are kept.
-    async fn register(&self) -> Result<(DirectorStatus, i64), kube::Error> {
-        let object = Director::new(&self.identity.name, DirectorSpec::default());
-        let existing = self.apply(&object, false).await?;
-        let generation = existing.metadata.generation.unwrap_or_default();
-        let mut status = existing.status.unwrap_or_default();
-        let Identity { group, boot_id, .. } = self.identity;
-        if status.director_group_name != *group || status.boot_id != *boot_id {
-            status = DirectorStatus {
-                director_group_name: group.clone(),
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                boot_id: boot_id.clone(),
-                // Other directors read the host's addresses in the status to
-                // find out whether a server is on this host.
-                addresses: status.addresses,
-                ..DirectorStatus::default()
-            };
-            self.write(&status).await?;
-        }
-        status
-            .conditions
-            .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
-        Ok((status, generation))
-    }
-
-    async fn write(&self, status: &DirectorStatus) -> Result<(), kube::Error> {
-        let mut object = Director::new(&self.identity.name, DirectorSpec::default());
-        object.status = Some(status.clone());
-        match self.apply(&object, true).await {
-            Err(kube::Error::Api(answer)) if answer.code == 404 => {
-                self.apply(&object, false).await?;
-                self.apply(&object, true).await.map(drop)
-            }
-            result => result.map(drop),
-        }
-    }
-
-    async fn apply(&self, object: &Director, status: bool) -> Result<Director, kube::Error> {
-        let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        let patch = Patch::Apply(object);
-        let name = &self.identity.name;
-        if status {
-            self.api.patch_status(name, &parameters, &patch).await
-        } else {
-            self.api.patch(name, &parameters, &patch).await
-        }
-    }
-}
-
-/// Renews the director's Lease, without end. Readers of the Lease measure the
-/// time between renewals with their own clock, so the clocks need not agree.
-async fn renew(leases: &Api<Lease>, name: &str) {
-    let mut ticks = time::interval(RENEW_INTERVAL);
-    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        insist(
-            "renew this director's Lease",
-            LONGEST_LEASE_WAIT,
-            || async {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(name.to_owned()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(LeaseSpec {
-                        holder_identity: Some(name.to_owned()),
-                        lease_duration_seconds: Some(LEASE_SECONDS),
-                        renew_time: Some(MicroTime(Timestamp::now())),
-                        ..LeaseSpec::default()
-                    }),
-                };
-                let parameters = PatchParams::apply(FIELD_MANAGER).force();
-                leases
-                    .patch(name, &parameters, &Patch::Apply(&lease))
-                    .await
-                    .map(drop)
-            },
-        )
-        .await;
-    }
-}
-
-/// Repeats an attempt until it succeeds, with growing pauses of at most
-/// `longest_wait`. Logs each problem only once.
-async fn insist<T, F>(what: &str, longest_wait: Duration, mut attempt: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, kube::Error>>,
-{
-    let mut wait = STATUS_INTERVAL;
-    let mut said = None;
-    loop {
-        let message = match time::timeout(ANSWER_TIME, attempt()).await {
-            Ok(Ok(done)) => {
-                if said.is_some() {
-                    tracing::info!("{what}: succeeded");
+                () = sources.vanished.notified() => {
+                    // The Director was probably deleted as well.
+                    self.is_status_missing = true;
+                    self.addresses = None;
                 }
-                return done;
+                () = time::sleep_until(wake) => {}
             }
-            Ok(Err(error)) => explain(what, &error),
-            Err(_) => explain(what, &kube::Error::Service("no answer in time".into())),
-        };
-        if said.as_ref() != Some(&message) {
-            tracing::warn!("{message}");
-            said = Some(message);
         }
-        time::sleep(wait).await;
-        wait = (wait * 2).min(longest_wait);
     }
-}
 
-fn explain(what: &str, error: &kube::Error) -> String {
-    let why = match error {
-        kube::Error::Api(status) => advice::api_error(what, status),
-        error => Some(format!("cannot {what}: {}", advice::with_sources(error))),
-    };
-    let why = why.unwrap_or_else(|| format!("cannot {what}: {error}"));
-    format!("{why}. Trying again; packets keep flowing meanwhile")
+    /// Writes the parts of the report that differ from what was written last.
+    /// Writes everything if the last write was long ago. Returns whether
+    /// anything was tried.
+    async fn report(&mut self, latest: Option<&Observed>) -> bool {
+        let generation = self.registered.generation;
+        let status = latest.map(|latest| report::status(latest, &self.status, generation));
+        let status = status.unwrap_or_else(|| self.status.clone());
+        // Before the first round, the agent does not know the host's addresses.
+        let round = latest.filter(|latest| latest.outcome.is_some());
+        let addresses = round.map(|round| texts(&round.protection.addresses));
+        let now = Instant::now();
+        let is_old = now >= self.written + REFRESH_INTERVAL;
+        let is_status_due = is_old || status != self.status || self.is_status_missing;
+        let is_member_due = is_old
+            || self.addresses.is_none()
+            || addresses.is_some() && addresses != self.addresses;
+        let may_try = self.failed.as_ref().is_none_or(|failed| {
+            now >= failed.again || failed.is_refusal && status != failed.status
+        });
+        if !may_try || !(is_status_due || is_member_due) {
+            return false;
+        }
+        // Each part is written even if the API server refuses the other part.
+        let mut failure = None;
+        if is_status_due {
+            match once(STATUS, self.write_status(&status)).await {
+                Ok(()) => {
+                    self.status = status.clone();
+                    self.is_status_missing = false;
+                    self.written = now;
+                }
+                Err(failed) => failure = Some(failed),
+            }
+        }
+        if is_member_due || self.addresses.is_none() {
+            let written = once(MEMBER, self.write_member(addresses)).await;
+            failure = failure.or(written.err());
+        }
+        match failure {
+            None => self.succeeded(),
+            Some(failure) => self.fail(status, failure),
+        }
+        true
+    }
+
+    /// Writes the status. If the Director was deleted, registers the director
+    /// again.
+    async fn write_status(&mut self, status: &DirectorStatus) -> Result<(), kube::Error> {
+        match self.writer.write_status(status).await {
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                self.registered = self.writer.register().await?;
+                self.addresses = None;
+                self.writer.write_status(status).await
+            }
+            result => result,
+        }
+    }
+
+    /// Writes the DirectorGroupMember. If the addresses are not known yet, keeps
+    /// those of the existing object.
+    async fn write_member(&mut self, addresses: Option<Vec<String>>) -> Result<(), kube::Error> {
+        let addresses = match addresses.or_else(|| self.addresses.clone()) {
+            Some(addresses) => addresses,
+            None => {
+                let existing = self.writer.addresses(&self.registered).await?;
+                existing.unwrap_or_default()
+            }
+        };
+        self.writer
+            .write_member(&self.registered, &addresses)
+            .await?;
+        self.addresses = Some(addresses);
+        Ok(())
+    }
+
+    fn succeeded(&mut self) {
+        succeeded(REPORT, &mut self.said);
+        self.failed = None;
+        self.waits.reset();
+        self.refused.send_replace(None);
+    }
+
+    fn fail(&mut self, status: DirectorStatus, failure: Failure) {
+        let before = self.failed.as_ref().map(|failed| failed.since);
+        let since = before.unwrap_or_else(Timestamp::now);
+        let lasts = Timestamp::now().duration_since(since) >= LASTING;
+        if failure.is_refusal || lasts {
+            let why = shortened(failure.why.clone(), LONGEST_ANNOTATION);
+            let text = format!("since {since:.0}: {why}");
+            self.refused.send_replace(Some(text));
+        }
+        self.said.warn([failure.why]);
+        self.failed = Some(Failed {
+            status,
+            again: Instant::now() + self.waits.next(),
+            is_refusal: failure.is_refusal,
+            since,
+        });
+    }
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use crds::{
     ObjectKey,
     advice::shortened,
-    api::{DirectorException, DirectorStatus, HostAddress, Repairs, WorldDigests, int32},
+    api::{DirectorException, DirectorStatus, Repairs, WorldDigests, int32},
     condition,
 };
 use ipvs::{DestinationKey, Op, ServiceKey};
@@ -67,6 +67,12 @@ pub enum Trouble {
     /// The agent cannot read the host's interfaces.
     #[error("{0}")]
     Links(String),
+    /// The agent has not received the list of some kinds of objects since its
+    /// start.
+    #[error(
+        "this director has not received the {0} from the API server since its agent started, so it decides with what its previous run knew: it removes nothing for objects that it cannot list, and without the members of its group it takes no address. The agent's log says why it cannot list them"
+    )]
+    NotListed(String),
     /// The agent's DirectorGroup does not exist.
     #[error(
         "DirectorGroup {0} does not exist: create it, or start the agent with another --director-group. Until then the kernel's table stays as it is"
@@ -79,6 +85,7 @@ impl Trouble {
         match self {
             Self::Kernel(_) => condition::reason::KERNEL_UNAVAILABLE,
             Self::Links(_) => condition::reason::INTERFACES_UNAVAILABLE,
+            Self::NotListed(_) => condition::reason::NOT_LISTED,
             Self::Group(_) => condition::reason::DIRECTOR_GROUP_NOT_FOUND,
         }
     }
@@ -150,8 +157,6 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
             count: i32::try_from(outcome.repairs.count).unwrap_or(i32::MAX),
             latest: outcome.repairs.latest.iter().cloned().collect(),
         };
-        let addresses = observed.protection.addresses.iter();
-        status.addresses = addresses.map(host_address).collect();
         let doubt = observed.doubt.as_ref().map(ToString::to_string);
         let own = doubt.into_iter().chain(observed.checkpoint_trouble.clone());
         let protected = observed.protection.notices.iter().cloned();
@@ -447,12 +452,6 @@ fn exception(
         real_server: server.cloned(),
         reason: reason.to_owned(),
         message: message.to_owned(),
-    }
-}
-
-fn host_address(address: &IpAddr) -> HostAddress {
-    HostAddress {
-        address: address.to_string(),
     }
 }
 

@@ -21,6 +21,7 @@ use agent::{
     director::{Loop, World},
     disk::{checkpoint::Recorder, journal::FileJournal},
     event::Event,
+    heartbeat::Heartbeat,
     host::{
         netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost, sysctls::SysctlFolder,
     },
@@ -158,6 +159,8 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         // director sends no packet.
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
+        heartbeat: Heartbeat::default(),
+        prober: Heartbeat::default(),
     };
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let clock = Clock::start();

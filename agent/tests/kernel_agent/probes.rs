@@ -14,6 +14,7 @@ use std::{
 
 use agent::{
     event::{Event, probed::ProbeId},
+    heartbeat::Heartbeat,
     probe::{
         start,
         target::{Order, Target},
@@ -150,7 +151,7 @@ impl Probes {
     fn start(server: &str, probe: Probe) -> Self {
         let (orders, ordered) = tokio::sync::mpsc::unbounded_channel();
         let (events, heard) = mpsc::channel();
-        start(ordered, events, Arc::default()).expect("a thread");
+        start(ordered, events, Arc::default(), Heartbeat::default()).expect("a thread");
         let check = HealthCheck {
             probe,
             port: None,

@@ -83,7 +83,7 @@ fn a_director_whose_status_cannot_be_read_is_waited_for_and_stops_nobody() {
     let group = &scene.wanted().director_groups[&ObjectKey::cluster("default")];
     assert_eq!((group.directors, group.live_directors), (2, 2));
     assert_eq!(
-        said(&[scene.wanted().directors["d2"].clone()], kind::ALIVE),
+        said(&scene.wanted().directors["d2"], kind::ALIVE),
         "True/Alive: The agent renews its Lease"
     );
     scene.report("d2", json!({}));
@@ -150,7 +150,7 @@ fn a_dead_director_is_named_and_not_waited_for() {
         "True/Programmed: On 1 director. Directors without a live Lease are not counted: d1"
     );
     let wanted = scene.wanted();
-    let alive = |name: &str| said(&[wanted.directors[name].clone()], kind::ALIVE);
+    let alive = |name: &str| said(&wanted.directors[name], kind::ALIVE);
     assert!(
         alive("d1").starts_with("False/LeaseExpired: The agent has not renewed its Lease for 40 s")
     );
@@ -475,7 +475,7 @@ fn right_after_start_a_reported_death_stands_and_the_rest_is_believed() {
         .world
         .apply(Event::Directors(watcher::Event::Apply(director)), scene.now);
     assert!(scene.says(kind::READY).starts_with("False/NoDirectors"));
-    let said = said(&[scene.wanted().directors["d1"].clone()], kind::ALIVE);
+    let said = said(&scene.wanted().directors["d1"], kind::ALIVE);
     assert!(
         said.starts_with("False/NoLease: The agent has no Lease d1"),
         "{said}"

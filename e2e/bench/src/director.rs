@@ -7,6 +7,7 @@ use agent::{
     act::{self, Edges, Outcome, State},
     decide::desired::{Addresses, Desired, Wish},
     disk::journal::FileJournal,
+    heartbeat::Heartbeat,
     host::{netlink::RouteSocket, surroundings::ThisHost, sysctls::SysctlFolder},
 };
 use anyhow::{Context, Result, ensure};
@@ -53,6 +54,7 @@ impl Director {
             journal: &mut self.journal,
             sysctls: &mut self.sysctls,
             segments: &mut Nowhere,
+            heartbeat: &Heartbeat::default(),
             surroundings: &mut self.surroundings,
         };
         let outcome = run(&mut self.state, &mut edges, desired)?;

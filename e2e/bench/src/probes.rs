@@ -15,6 +15,7 @@ use agent::{
     director::World,
     disk::journal::FileJournal,
     event::Event,
+    heartbeat::Heartbeat,
     host::sockets::SockDiag,
     probe::{self, Counts},
 };
@@ -86,10 +87,17 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         uptime: Box::new(clock::uptime),
         daytime: Box::new(clock::local_daytime),
         orders,
+        heartbeat: Heartbeat::default(),
+        prober: Heartbeat::default(),
     };
     let agent = AgentThreads::start(world, folder.path())?;
     let counts = Arc::new(Counts::default());
-    probe::start(ordered, agent.events.clone(), counts.clone())?;
+    probe::start(
+        ordered,
+        agent.events.clone(),
+        counts.clone(),
+        Heartbeat::default(),
+    )?;
     // The agent's first round waits until the directors of the group are known.
     agent.hear([Event::Directors([NAME.to_owned()].into())])?;
     agent.hear(TABLE.events()?)?;

@@ -17,6 +17,7 @@ use agent::{
         refusals::Refused,
     },
     disk::journal::{FileJournal, Journal, JournalError},
+    heartbeat::Heartbeat,
     host::{netlink::RouteSocket, surroundings::ThisHost},
 };
 use anyhow::Result;
@@ -80,6 +81,7 @@ pub(crate) fn sample(size: Size, folder: &Path) -> Result<Parts> {
         journal: &mut journal,
         sysctls: &mut sysctls,
         segments: &mut Nowhere,
+        heartbeat: &Heartbeat::default(),
         surroundings: &mut surroundings,
     };
     let start = Instant::now();

@@ -26,6 +26,7 @@ use agent::{
     director::World,
     disk::journal::FileJournal,
     event::{Event, probed::ProbeId},
+    heartbeat::Heartbeat,
     host::{netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost},
     input::reader,
     probe::{self, target::Order},
@@ -139,12 +140,14 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         uptime: Box::new(clock::uptime),
         daytime: Box::new(clock::local_daytime),
         orders,
+        heartbeat: Heartbeat::default(),
+        prober: Heartbeat::default(),
     };
     let agent = AgentThreads::start(world, folder)?;
     let targets = Targets::default();
     let known = targets.clone();
     thread::spawn(move || pass_on_orders(given, &passed_on, &known));
-    probe::start(ordered, probed, Arc::default())?;
+    probe::start(ordered, probed, Arc::default(), Heartbeat::default())?;
     let (events, moments) = (agent.events.clone(), moments.clone());
     thread::spawn(move || relay(&heard, &events, &targets, &moments));
     let readings = agent.events.clone();

@@ -199,7 +199,7 @@ impl Scene {
         // So the network of a finished case must be gone before the next case
         // begins.
         drop(self);
-        kubectl(&["delete", "idir", "--all"]);
+        kubectl(&["delete", "idir,idgm", "--all"]);
     }
 }
 

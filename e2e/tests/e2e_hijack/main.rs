@@ -270,12 +270,12 @@ fn a_director_is_no_dr_server_of_its_group_and_the_service_goes_on_without_it() 
     let _two = start_agent(&other, "director2");
     for (director, address) in [("director1", "192.168.4.5"), ("director2", "192.168.4.6")] {
         eventually(
-            &format!("{director} to report its addresses"),
+            &format!("{director} to write its addresses"),
             PATIENCE,
             || {
-                let object = format!("idir/{director}");
+                let object = format!("idgm/{director}");
                 let made = e2e::control::try_kubectl(&["get", &object, "-o", "yaml"]);
-                match made.stdout.contains(&format!("address: {address}\n")) {
+                match made.stdout.contains(&format!("- {address}\n")) {
                     true => Ok(()),
                     false => Err(made.stdout),
                 }

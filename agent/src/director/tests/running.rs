@@ -39,6 +39,8 @@ impl Doors {
             segments: Box::new(world.clone()),
             leases: Some(Box::new(world.clone())),
             sockets: Box::new(world.clone()),
+            heartbeat: Heartbeat::default(),
+            prober: Heartbeat::default(),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),
             uptime: Box::new({

@@ -9,7 +9,7 @@ use crds::{HealthCheck, Probe};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::{event::probed::Tally, probe::fixtures::silent};
+use crate::{event::probed::Tally, heartbeat::Heartbeat, probe::fixtures::silent};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -25,7 +25,7 @@ impl Prober {
         let (orders, ordered) = unbounded_channel();
         let (events, heard) = channel();
         let counts = Arc::new(Counts::default());
-        start(ordered, events, counts.clone()).unwrap();
+        start(ordered, events, counts.clone(), Heartbeat::default()).unwrap();
         Self {
             orders,
             heard,
@@ -152,7 +152,7 @@ fn what_is_stopped_is_no_longer_reported() {
 fn the_thread_ends_with_the_sender_of_orders_and_with_the_receiver_of_events() {
     let (orders, ordered) = unbounded_channel();
     let (events, _heard) = channel();
-    let thread = start(ordered, events, Arc::default()).unwrap();
+    let thread = start(ordered, events, Arc::default(), Heartbeat::default()).unwrap();
     drop(orders);
     thread.join().unwrap();
 

@@ -1,0 +1,118 @@
+//! Repeats requests to the API server until they succeed.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use crds::advice;
+use tokio::time;
+
+use crate::said::Said;
+
+/// The maximum wait for the API server's answer to a write. Without a limit, a
+/// dead connection would block the agent.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The shortest wait before a failed write is repeated.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a write failed.
+pub(super) struct Failure {
+    /// A sentence for the log and for the status: what failed, and what to do.
+    pub(super) why: String,
+    /// Whether the API server answered and refused this write. If so, another
+    /// write may succeed at once.
+    pub(super) is_refusal: bool,
+}
+
+/// The waits between the attempts of a write. The waits grow, and they are
+/// random, so that the directors of a fleet do not all write at the same moment.
+pub(super) struct Waits {
+    longest: Duration,
+    waits: ExponentialBackoff,
+}
+
+impl Waits {
+    /// Returns waits of at most about `longest`.
+    pub(super) fn up_to(longest: Duration) -> Self {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(SHORTEST_WAIT)
+            .with_max_delay(longest)
+            .without_max_times()
+            .with_jitter()
+            .build();
+        Self { longest, waits }
+    }
+
+    /// Returns the wait before the next attempt.
+    pub(super) fn next(&mut self) -> Duration {
+        self.waits.next().unwrap_or(self.longest)
+    }
+
+    /// Begins again with the shortest wait, after a write that succeeded.
+    pub(super) fn reset(&mut self) {
+        *self = Self::up_to(self.longest);
+    }
+}
+
+/// Tries a write once. `what` names the write in messages: "report this
+/// director's status", for example.
+pub(super) async fn once<T>(
+    what: &str,
+    write: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Failure> {
+    let error = match time::timeout(ANSWER_TIME, write).await {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(error)) => error,
+        Err(_) => kube::Error::Service("no answer in time".into()),
+    };
+    Err(Failure {
+        why: explain(what, &error),
+        is_refusal: is_refusal(&error),
+    })
+}
+
+/// Repeats a write until it succeeds, with waits of at most about `longest`.
+/// Logs each problem only once.
+pub(super) async fn insist<T, F>(what: &str, longest: Duration, mut write: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    let mut waits = Waits::up_to(longest);
+    let mut said = Said::default();
+    loop {
+        match once(what, write()).await {
+            Ok(done) => {
+                succeeded(what, &mut said);
+                return done;
+            }
+            Err(failure) => said.warn([failure.why]),
+        }
+        time::sleep(waits.next()).await;
+    }
+}
+
+/// Logs that a write succeeded, if an earlier attempt failed.
+pub(super) fn succeeded(what: &str, said: &mut Said) {
+    if said.clear() {
+        tracing::info!("{what}: succeeded");
+    }
+}
+
+/// Whether the API server answered, and will refuse the same write again: the
+/// custom resource definition is older than the agent, for example, or the
+/// object is too large, or a webhook denies it. An API server that is
+/// overloaded or shuts down does not refuse anything.
+fn is_refusal(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => !matches!(status.code, 0 | 401 | 429 | 502..=504),
+        _ => false,
+    }
+}
+
+fn explain(what: &str, error: &kube::Error) -> String {
+    let why = match error {
+        kube::Error::Api(status) => advice::api_error(what, status),
+        error => Some(format!("cannot {what}: {}", advice::with_sources(error))),
+    };
+    let why = why.unwrap_or_else(|| format!("cannot {what}: {error}"));
+    format!("{why}. Trying again; packets keep flowing meanwhile")
+}

@@ -1,0 +1,163 @@
+//! Writes the Director, its status and its DirectorGroupMember.
+
+use std::{net::IpAddr, time::Duration};
+
+use crds::api::{
+    Director, DirectorGroupMember, DirectorGroupMemberSpec, DirectorSpec, DirectorStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{FIELD_MANAGER, Identity};
+use crate::tell::report;
+
+/// Writes the objects that tell about this director.
+pub(super) struct DirectorWriter<'a> {
+    directors: Api<Director>,
+    members: Api<DirectorGroupMember>,
+    identity: &'a Identity,
+}
+
+/// A director that is registered: its Director exists.
+pub(super) struct Registered {
+    /// The status of the Director. A status from another boot or for another
+    /// group was replaced.
+    pub(super) status: DirectorStatus,
+    /// The generation of the Director.
+    pub(super) generation: i64,
+    /// The uid of the Director.
+    uid: String,
+}
+
+impl<'a> DirectorWriter<'a> {
+    pub(super) fn new(client: &Client, identity: &'a Identity) -> Self {
+        Self {
+            directors: Api::all(client.clone()),
+            members: Api::all(client.clone()),
+            identity,
+        }
+    }
+
+    /// Creates the Director if there is none, and writes the director's group
+    /// into the status.
+    pub(super) async fn register(&self) -> Result<Registered, kube::Error> {
+        let object = Director::new(&self.identity.name, DirectorSpec::default());
+        let existing = apply(&self.directors, &object).await?;
+        let mut status = existing.status.unwrap_or_default();
+        let Identity { group, boot_id, .. } = self.identity;
+        if status.director_group_name != *group || status.boot_id != *boot_id {
+            status = DirectorStatus {
+                director_group_name: group.clone(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                boot_id: boot_id.clone(),
+                ..DirectorStatus::default()
+            };
+            self.write_status(&status).await?;
+        }
+        status
+            .conditions
+            .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
+        Ok(Registered {
+            status,
+            generation: existing.metadata.generation.unwrap_or_default(),
+            uid: existing.metadata.uid.unwrap_or_default(),
+        })
+    }
+
+    /// Writes the Director's status.
+    ///
+    /// # Errors
+    /// Returns an error with code 404 if the Director was deleted: it must be
+    /// registered again.
+    pub(super) async fn write_status(&self, status: &DirectorStatus) -> Result<(), kube::Error> {
+        let mut object = Director::new(&self.identity.name, DirectorSpec::default());
+        object.status = Some(status.clone());
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let (name, patch) = (&self.identity.name, Patch::Apply(&object));
+        let written = self.directors.patch_status(name, &parameters, &patch);
+        written.await.map(drop)
+    }
+
+    /// Returns the addresses in the director's DirectorGroupMember, or `None` if
+    /// there is no such object for this Director and group.
+    pub(super) async fn addresses(
+        &self,
+        registered: &Registered,
+    ) -> Result<Option<Vec<String>>, kube::Error> {
+        let member = self.members.get_opt(&self.identity.name).await?;
+        let member = member.filter(|member| {
+            let mut owners = member.owner_references().iter();
+            member.spec.director_group_name == self.identity.group
+                && owners.any(|owner| owner.uid == registered.uid)
+        });
+        Ok(member.map(|member| member.spec.addresses))
+    }
+
+    /// Writes the director's DirectorGroupMember. The object belongs to the
+    /// Director, so Kubernetes deletes it together with the Director.
+    pub(super) async fn write_member(
+        &self,
+        registered: &Registered,
+        addresses: &[String],
+    ) -> Result<(), kube::Error> {
+        let Identity { name, group, .. } = self.identity;
+        let spec = DirectorGroupMemberSpec {
+            director_group_name: group.clone(),
+            addresses: addresses.to_vec(),
+        };
+        let mut member = DirectorGroupMember::new(name, spec);
+        member.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: Director::api_version(&()).into_owned(),
+            kind: Director::kind(&()).into_owned(),
+            name: name.clone(),
+            uid: registered.uid.clone(),
+            ..OwnerReference::default()
+        }]);
+        apply(&self.members, &member).await.map(drop)
+    }
+}
+
+async fn apply<K>(api: &Api<K>, object: &K) -> Result<K, kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+{
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    api.patch(name, &parameters, &Patch::Apply(object)).await
+}
+
+/// The shortest time between two writes of a Director's status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// The number of status writes per second that a whole group makes at most,
+/// apart from the first write of each director after a quiet interval.
+const WRITES_PER_SECOND: u32 = 100;
+
+/// Returns the shortest time between two writes of the status of one director in
+/// a group of `directors`. The controller and the API server must process the
+/// writes of all directors of the group.
+pub(super) fn interval(directors: usize) -> Duration {
+    let directors = u32::try_from(directors).unwrap_or(u32::MAX);
+    STATUS_INTERVAL.max(Duration::from_secs(1) * directors / WRITES_PER_SECOND)
+}
+
+/// Returns addresses as the DirectorGroupMember has them.
+pub(super) fn texts(addresses: &[IpAddr]) -> Vec<String> {
+    addresses.iter().map(IpAddr::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_group_reports_less_often() {
+        for (directors, seconds) in [(0, 1.0), (1, 1.0), (100, 1.0), (150, 1.5), (1000, 10.0)] {
+            let interval = interval(directors).as_secs_f64();
+            assert_eq!(interval, seconds, "{directors} directors");
+        }
+    }
+}
