@@ -187,7 +187,14 @@ impl<'a> Reporter<'a> {
         let may_try = self.failed.as_ref().is_none_or(|failed| {
             now >= failed.again || failed.is_refusal && status != failed.status
         });
-        if !may_try || !(is_status_due || is_member_due) {
+        if !(is_status_due || is_member_due) {
+            // What could not be written is no longer wanted.
+            if self.failed.is_some() {
+                self.succeeded();
+            }
+            return false;
+        }
+        if !may_try {
             return false;
         }
         // Each part is written even if the API server refuses the other part.
