@@ -275,3 +275,6 @@ impl<'a> Reporter<'a> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -456,4 +456,4 @@ fn exception(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
