@@ -6,13 +6,10 @@
 //! the history of each kind. To use an object, a director must reach a certain
 //! position in the history of every kind.
 
-mod servers;
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crds::{Digest, ObjectKey, api::WorldDigests};
 
-use self::servers::{Seen, Servers};
 use crate::ring::{Place, Position, Ring};
 
 /// For each kind of object, one position in the order of the kind's states.
@@ -20,8 +17,7 @@ use crate::ring::{Place, Position, Ring};
 pub struct Positions {
     /// The position among the states of the group's VirtualServices.
     pub virtual_services: Position,
-    /// The position among the states of the RealServers in the namespaces that
-    /// have a VirtualService of the group.
+    /// The position among the states of all RealServers.
     pub real_servers: Position,
     /// The position among the states of the group's own DirectorGroup.
     pub director_groups: Position,
@@ -52,7 +48,7 @@ impl Positions {
 pub struct Places {
     group: String,
     virtual_services: Option<Place>,
-    real_servers: Option<Seen>,
+    real_servers: Option<Place>,
     director_groups: Option<Place>,
 }
 
@@ -68,7 +64,7 @@ impl Places {
     pub fn position(&self) -> Option<Positions> {
         Some(Positions {
             virtual_services: self.virtual_services?.latest,
-            real_servers: self.real_servers?.place.latest,
+            real_servers: self.real_servers?.latest,
             director_groups: self.director_groups?.latest,
         })
     }
@@ -79,7 +75,7 @@ impl Places {
 pub struct History {
     clock: Position,
     virtual_services: BTreeMap<String, Tracked>,
-    real_servers: Servers,
+    real_servers: Tracked,
     director_groups: BTreeMap<String, Tracked>,
 }
 
@@ -93,9 +89,6 @@ pub struct Step<'a> {
     pub difference: Digest,
     /// Whether an earlier state may have contained the object in its new form.
     pub novelty: Novelty,
-    /// The change of the number of objects: 1 for a new object, -1 for a deleted
-    /// object, otherwise 0.
-    pub count: isize,
 }
 
 /// Whether an earlier state may have contained a changed object in its new
@@ -157,15 +150,12 @@ impl Tracked {
 impl History {
     /// Adds a change of one VirtualService of a group.
     pub fn virtual_service_changed(&mut self, group: &str, step: Step<'_>) {
-        let namespace = &step.object.namespace;
-        self.real_servers
-            .services_changed(group, namespace, step.count, &mut self.clock);
         tracked(&mut self.virtual_services, group).step(step, &mut self.clock);
     }
 
     /// Adds a change of one RealServer.
     pub fn real_server_changed(&mut self, step: Step<'_>) {
-        self.real_servers.server_changed(step, &mut self.clock);
+        self.real_servers.step(step, &mut self.clock);
     }
 
     /// Adds a change of one DirectorGroup.
@@ -175,25 +165,17 @@ impl History {
 
     /// Adds a new listing of VirtualServices. The controller may have missed
     /// states before the listing.
-    /// `objects` gives the group, the key and the digest of each VirtualService.
     pub fn virtual_services_listed<'a>(
         &mut self,
-        objects: impl Iterator<Item = (&'a str, &'a ObjectKey, Digest)> + Clone,
+        objects: impl Iterator<Item = (&'a str, Digest)>,
     ) {
-        let places = objects.clone();
-        let places = places.map(|(group, key, _)| (group, &*key.namespace));
-        self.real_servers.services_listed(places, &mut self.clock);
-        let digests = objects.map(|(group, _, digest)| (group, digest));
-        listed(&mut self.virtual_services, digests, &mut self.clock);
+        listed(&mut self.virtual_services, objects, &mut self.clock);
     }
 
     /// Adds a new listing of RealServers. The controller may have missed states
     /// before the listing.
-    pub fn real_servers_listed<'a>(
-        &mut self,
-        objects: impl Iterator<Item = (&'a ObjectKey, Digest)>,
-    ) {
-        self.real_servers.servers_listed(objects, &mut self.clock);
+    pub fn real_servers_listed(&mut self, digest: Digest) {
+        self.real_servers.listed(digest, &mut self.clock);
     }
 
     /// Adds a new listing of DirectorGroups. The controller may have missed
@@ -210,7 +192,10 @@ impl History {
                 tracked(kind, group).become_state(Digest::default(), &mut self.clock);
             }
         }
-        self.real_servers.know_group(group, &mut self.clock);
+        if self.real_servers.ring.latest() == 0 {
+            self.real_servers
+                .become_state(Digest::default(), &mut self.clock);
+        }
     }
 
     /// Returns the current position of each kind of object, for one group.
@@ -220,7 +205,7 @@ impl History {
         };
         Positions {
             virtual_services: latest(&self.virtual_services),
-            real_servers: self.real_servers.latest(group),
+            real_servers: self.real_servers.ring.latest(),
             director_groups: latest(&self.director_groups),
         }
     }
@@ -243,14 +228,18 @@ impl History {
             };
             return;
         };
-        let services = self.virtual_services.get(group).map(|kind| &kind.ring);
-        let known = services.and_then(|ring| ring.find(&used.virtual_services.parse().ok()?));
-        places.virtual_services = place(services, &used.virtual_services, places.virtual_services);
-        places.real_servers =
-            self.real_servers
-                .follow(group, &used.real_servers, known, places.real_servers);
+        places.virtual_services = place(
+            self.virtual_services.get(group),
+            &used.virtual_services,
+            places.virtual_services,
+        );
+        places.real_servers = place(
+            Some(&self.real_servers),
+            &used.real_servers,
+            places.real_servers,
+        );
         places.director_groups = place(
-            self.director_groups.get(group).map(|kind| &kind.ring),
+            self.director_groups.get(group),
             &used.director_groups,
             places.director_groups,
         );
@@ -284,6 +273,6 @@ fn listed<'a>(
 
 /// Returns a director's new place among the states of one kind. If the reported
 /// digest does not parse, the place is unknown.
-fn place(kind: Option<&Ring>, said: &str, before: Option<Place>) -> Option<Place> {
-    kind?.follow(&said.parse().ok()?, before)
+fn place(kind: Option<&Tracked>, said: &str, before: Option<Place>) -> Option<Place> {
+    kind?.ring.follow(&said.parse().ok()?, before)
 }

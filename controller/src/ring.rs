@@ -71,17 +71,6 @@ impl Ring {
         self.order.back().map_or(0, |(_, at)| *at)
     }
 
-    /// The position of the last gap in the watch. States before the gap may have
-    /// been missed.
-    pub fn gap(&self) -> Position {
-        self.gap
-    }
-
-    /// Returns the place of a state that the ring remembers.
-    pub fn find(&self, digest: &Digest) -> Option<Place> {
-        self.places.get(digest).copied()
-    }
-
     /// Returns the new place of a director that reports `digest` and whose last
     /// known place is `before`.
     ///
@@ -92,8 +81,8 @@ impl Ring {
     /// is `unique` and was first seen after the last gap. Otherwise, the new
     /// place is unknown.
     pub fn follow(&self, digest: &Digest, before: Option<Place>) -> Option<Place> {
-        match self.find(digest) {
-            Some(place) => Some(place),
+        match self.places.get(digest) {
+            Some(place) => Some(*place),
             None => before.filter(|place| place.unique && place.first > self.gap),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use kube::core::object::HasSpec;
 
 use crate::{
-    Digest, Kind, Labels, Loose, ObjectKey, Rejection, Source,
+    Digest, Labels, Loose, ObjectKey, Rejection, Source,
     check::{Checked, CheckedGroup, CheckedServer, CheckedService},
     condition::reason,
 };
@@ -148,11 +148,12 @@ impl<C> Store<C> {
         self.objects.is_empty()
     }
 
-    /// Returns the digest over the objects of one DirectorGroup.
-    pub fn digest(&self, group: &str) -> Digest {
+    /// Returns the digest over all objects, or over the objects of one
+    /// DirectorGroup.
+    pub fn digest(&self, group: Option<&str>) -> Digest {
         self.objects
             .values()
-            .filter(|stored| stored.group.as_deref() == Some(group))
+            .filter(|stored| group.is_none() || stored.group.as_deref() == group)
             .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
     }
 
@@ -330,17 +331,6 @@ impl Objects {
             && self.director_groups.is_listed()
     }
 
-    /// Returns the kinds that have not been listed yet.
-    pub fn unlisted(&self) -> impl Iterator<Item = Kind> {
-        let listed = [
-            (Kind::VirtualService, self.virtual_services.is_listed()),
-            (Kind::RealServer, self.real_servers.is_listed()),
-            (Kind::DirectorGroup, self.director_groups.is_listed()),
-        ];
-        let unlisted = listed.into_iter().filter(|(_, is_listed)| !is_listed);
-        unlisted.map(|(kind, _)| kind)
-    }
-
     /// Returns a DirectorGroup by name. A deleted group is returned with its
     /// last spec.
     pub fn group(&self, name: &str) -> Option<&Stored<CheckedGroup>> {
@@ -361,19 +351,6 @@ impl Objects {
         }
         let services = outdated(&self.virtual_services);
         services.chain(outdated(&self.real_servers)).collect()
-    }
-
-    /// Returns the digest over all RealServers, valid or not, of the namespaces
-    /// that have a VirtualService of a DirectorGroup. The services of the group
-    /// can select no other RealServer.
-    pub fn digest_of_servers(&self, group: &str) -> Digest {
-        let services = self.virtual_services.iter();
-        let services = services.filter(|(_, stored)| stored.group.as_deref() == Some(group));
-        let namespaces: BTreeSet<&str> = services.map(|(key, _)| &*key.namespace).collect();
-        let digests = namespaces
-            .into_iter()
-            .map(|name| self.real_servers.digest_in(name));
-        digests.fold(Digest::default(), |digest, namespace| digest ^ namespace)
     }
 
     /// Returns the digest over a DirectorGroup and all objects of a namespace.

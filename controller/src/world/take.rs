@@ -54,12 +54,11 @@ impl Watched for CheckedService {
     }
 
     fn listed(history: &mut History, store: &Store<Self>) {
-        let objects: Vec<_> = store.iter().collect();
-        let objects = objects.iter().map(|(key, stored)| {
-            let group = stored.group.as_deref().unwrap_or_default();
-            (group, *key, stored.digest)
-        });
-        history.virtual_services_listed(objects);
+        history.virtual_services_listed(
+            store
+                .iter()
+                .map(|(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest)),
+        );
     }
 }
 
@@ -79,7 +78,7 @@ impl Watched for CheckedServer {
     }
 
     fn listed(history: &mut History, store: &Store<Self>) {
-        history.real_servers_listed(store.iter().map(|(key, stored)| (key, stored.digest)));
+        history.real_servers_listed(store.digest(None));
     }
 }
 
@@ -251,7 +250,6 @@ impl Changed {
                 }
                 (_, Some(_)) => Novelty::New,
             },
-            count: isize::from(self.after.is_some()) - isize::from(self.before.is_some()),
         }
     }
 }

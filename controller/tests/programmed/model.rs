@@ -17,9 +17,7 @@ use serde_json::{Value, json};
 
 use watch::{change, event, item, list, listed, listing, parsed};
 
-/// The names below this number are in the namespace `shop`, the others in the
-/// namespace `mall`.
-pub(crate) const OF_MALL: u8 = 4;
+const NAMESPACE: &str = "shop";
 const GROUP: &str = "default";
 const NOW: Duration = Duration::from_secs(1);
 
@@ -95,16 +93,6 @@ pub(crate) enum Step {
         kind: usize,
         events: usize,
     },
-}
-
-/// Returns the namespace of a VirtualService or RealServer. The name of the
-/// object ends with its number.
-fn namespace(name: &str) -> &'static str {
-    let number = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-    match number.parse::<u8>() {
-        Ok(number) if number >= OF_MALL => "mall",
-        _ => "shop",
-    }
 }
 
 /// The objects of one kind at one time.
@@ -363,8 +351,8 @@ impl Model {
         let exceptions = exceptions(&agent.objects, &resolved);
         let services = resolved.services;
         let used = json!({
-            "virtualServices": agent.objects.virtual_services.digest(GROUP),
-            "realServers": agent.objects.digest_of_servers(GROUP),
+            "virtualServices": agent.objects.virtual_services.digest(Some(GROUP)),
+            "realServers": agent.objects.real_servers.digest(None),
             "directorGroups": agent.objects.director_groups.digest_of(&group),
         });
         let vips: Vec<_> = ["10.0.0.1", "10.0.0.2"]

@@ -118,8 +118,8 @@ impl Scene {
         let mut status = json!({
             "directorGroupName": "default",
             "used": {
-                "virtualServices": objects.virtual_services.digest("default"),
-                "realServers": objects.digest_of_servers("default"),
+                "virtualServices": objects.virtual_services.digest(Some("default")),
+                "realServers": objects.real_servers.digest(None),
                 "directorGroups": objects.director_groups.digest_of(&group),
             },
             "vips": [{"address": "10.0.0.1", "interface": "eth0"}],

@@ -10,7 +10,7 @@ use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{GROUPS, SERVERS, SERVICES, State, namespace};
+use super::{GROUPS, NAMESPACE, SERVERS, SERVICES, State};
 
 pub(super) fn parsed<T: DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("the model makes objects that parse")
@@ -62,7 +62,7 @@ pub(super) fn change(objects: &mut Objects, kind: usize, object: &Value, is_ther
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let key = match kind {
         GROUPS => ObjectKey::cluster(name),
-        _ => ObjectKey::new(namespace(name), name),
+        _ => ObjectKey::new(NAMESPACE, name),
     };
     match (kind, is_there) {
         (SERVICES, true) => objects
