@@ -12,7 +12,7 @@ use std::{
 use kube::core::object::HasSpec;
 
 use crate::{
-    Digest, Labels, Loose, ObjectKey, Rejection, Source,
+    Digest, Kind, Labels, Loose, ObjectKey, Rejection, Source,
     check::{Checked, CheckedGroup, CheckedServer, CheckedService},
     condition::reason,
 };
@@ -329,6 +329,17 @@ impl Objects {
         self.virtual_services.is_listed()
             && self.real_servers.is_listed()
             && self.director_groups.is_listed()
+    }
+
+    /// Returns the kinds that have not been listed yet.
+    pub fn unlisted(&self) -> impl Iterator<Item = Kind> {
+        let listed = [
+            (Kind::VirtualService, self.virtual_services.is_listed()),
+            (Kind::RealServer, self.real_servers.is_listed()),
+            (Kind::DirectorGroup, self.director_groups.is_listed()),
+        ];
+        let unlisted = listed.into_iter().filter(|(_, is_listed)| !is_listed);
+        unlisted.map(|(kind, _)| kind)
     }
 
     /// Returns a DirectorGroup by name. A deleted group is returned with its

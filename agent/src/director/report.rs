@@ -19,9 +19,9 @@ impl Loop {
             virtual_services: self
                 .objects
                 .virtual_services
-                .digest(&self.group)
+                .digest(Some(&self.group))
                 .to_string(),
-            real_servers: self.objects.digest_of_servers(&self.group).to_string(),
+            real_servers: self.objects.real_servers.digest(None).to_string(),
             director_groups: self
                 .objects
                 .director_groups

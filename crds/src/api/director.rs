@@ -338,8 +338,7 @@ pub struct ServiceBelowMinimum {
 pub struct WorldDigests {
     /// The digest over the VirtualServices of the director's group.
     pub virtual_services: String,
-    /// The digest over all RealServers, valid or not, of the namespaces that have
-    /// a VirtualService of the director's group.
+    /// The digest over all RealServers.
     pub real_servers: String,
     /// The digest of the director's own DirectorGroup.
     pub director_groups: String,
