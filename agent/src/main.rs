@@ -166,31 +166,25 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let api_time = ApiTime::default();
     let (leases, leases_asked) = unbounded_channel();
-    let heartbeat = Heartbeat::default();
+    let (orders, ordered) = unbounded_channel();
+    let (claims, claimed) = unbounded_channel();
+    let leases = args.manifests.is_none().then_some(leases);
+    let world = world(args, boot_id, api_time.clone(), orders, claims, leases);
     let outside = Outside {
-        api_time: api_time.clone(),
+        api_time,
         leases: leases_asked,
-        heartbeat: heartbeat.clone(),
+        heartbeat: world.heartbeat.clone(),
     };
     start_input(args, identity, &runtime, input, observed, outside);
     thread::Builder::new()
         .name("reader".to_owned())
         .spawn(move || reader::watch(&readings))
         .context("cannot start the reader's thread")?;
-    let (orders, ordered) = unbounded_channel();
-    let prober = Heartbeat::default();
-    probe::start(ordered, probed, Arc::default(), prober.clone())
+    probe::start(ordered, probed, Arc::default(), world.prober.clone())
         .context("cannot start the prober's thread")?;
-    let (claims, claimed) = unbounded_channel();
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
-    let leases = args.manifests.is_none().then_some(leases);
-    let world = World {
-        heartbeat,
-        prober,
-        ..world(args, boot_id, api_time, orders, claims, leases)
-    };
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()

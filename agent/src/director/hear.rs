@@ -30,28 +30,21 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 impl Loop {
-    /// Waits for events until the next deadline, and handles all events that
-    /// arrive close together. Returns false when the loop of the director must
+    /// Waits for events until the next deadline, but not for long, and handles
+    /// all events that arrive close together. Returns false when the loop of the director must
     /// stop.
     pub(super) fn hear(&mut self, events: &Receiver<Event>) -> bool {
         let now = self.clock.now();
-        let deadline = self.next_deadline(now);
-        loop {
-            self.world.heartbeat.beat();
-            let wait = deadline.saturating_sub(self.clock.now());
-            match events.recv_timeout(wait.min(LONGEST_SLEEP)) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                Err(RecvTimeoutError::Timeout)
-                    if wait > LONGEST_SLEEP && !self.is_prober_news() => {}
-                Err(RecvTimeoutError::Timeout) => {
+        let wait = self.next_deadline(now).saturating_sub(now);
+        match events.recv_timeout(wait.min(LONGEST_SLEEP)) {
+            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                if wait <= LONGEST_SLEEP {
                     self.reason = self.reason.max(Reason::Retry);
-                    return true;
                 }
-                Ok(event) => {
-                    self.note(event);
-                    break;
-                }
+                return true;
             }
+            Ok(event) => self.note(event),
         }
         let began = self.clock.now();
         loop {
@@ -70,12 +63,6 @@ impl Loop {
                 Ok(event) => self.note(event),
             }
         }
-    }
-
-    /// Whether the thread that makes probes has begun to hang, or works again.
-    pub(super) fn is_prober_news(&mut self) -> bool {
-        let now = self.clock.now();
-        self.health.prober_beat(self.world.prober.age(), now)
     }
 
     /// Handles an event and notes whether the event calls for a round.

@@ -76,10 +76,7 @@ pub fn start(
         let _inside = runtime.enter();
         Shared::open()?
     };
-    let engine = Engine {
-        heartbeat,
-        ..Engine::new(most_in_flight()?, shared, events, counts)
-    };
+    let engine = Engine::new(most_in_flight()?, shared, events, counts, heartbeat);
     thread::Builder::new()
         .name("prober".to_owned())
         .spawn(move || {
@@ -152,6 +149,7 @@ impl Engine {
         shared: Shared,
         events: Sender<Event>,
         counts: Arc<Counts>,
+        heartbeat: Heartbeat,
     ) -> Self {
         Self {
             epoch: Instant::now(),
@@ -165,7 +163,7 @@ impl Engine {
             counts,
             planned: Instant::now() + IDLE,
             stood_still: Duration::ZERO,
-            heartbeat: Heartbeat::default(),
+            heartbeat,
         }
     }
 

@@ -36,8 +36,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest wait before a failed write to the API server is repeated, without
 /// the random part.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// A failure without an answer of the API server is told in the Lease after this
-/// time. A restart of the API server is shorter.
+/// If the API server answers no write for this long, the Lease says so. A restart
+/// of the API server is shorter.
 const LASTING: SignedDuration = SignedDuration::from_secs(60);
 /// The maximum length of the annotation that says why a report is refused.
 const LONGEST_ANNOTATION: usize = 1000;

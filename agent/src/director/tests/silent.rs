@@ -56,7 +56,10 @@ fn an_agent_that_never_knew_anything_says_once_what_it_waits_for() {
     let kinds = "VirtualServices, RealServers, DirectorGroupMembers";
     assert_eq!(told.trouble, Some(Trouble::NotListed(kinds.to_owned())));
     assert!(told.outcome.is_none());
-    assert!(after(&mut agent, [], s(61)).is_none(), "it is told");
+    assert!(
+        after(&mut agent, [], s(61)).is_none(),
+        "one report is enough"
+    );
     let told = after(&mut agent, [directors(&["a"])], s(62)).expect("another report");
     let kinds = "VirtualServices, RealServers";
     assert_eq!(told.trouble, Some(Trouble::NotListed(kinds.to_owned())));

@@ -208,7 +208,13 @@ fn landed(outcome: Outcome, late: Duration, stood_still: Duration) -> Option<Eve
         .unwrap();
     let _inside = runtime.enter();
     let (events, heard) = channel();
-    let mut engine = Engine::new(10, Shared::open().unwrap(), events, Arc::default());
+    let mut engine = Engine::new(
+        10,
+        Shared::open().unwrap(),
+        events,
+        Arc::default(),
+        Heartbeat::default(),
+    );
     let target = target(check(), "127.0.0.1:9".parse().unwrap());
     let order = Order::Start(ProbeId(1), Arc::new(target));
     engine.obey(order, Duration::ZERO);
@@ -258,7 +264,13 @@ fn a_thread_that_stands_still_knows_for_how_long() {
         .build()
         .unwrap();
     let _inside = runtime.enter();
-    let mut engine = Engine::new(10, Shared::open().unwrap(), channel().0, Arc::default());
+    let mut engine = Engine::new(
+        10,
+        Shared::open().unwrap(),
+        channel().0,
+        Arc::default(),
+        Heartbeat::default(),
+    );
     engine.planned = Instant::now() - Duration::from_secs(5);
     engine.wake();
     let known = engine.stood_still;

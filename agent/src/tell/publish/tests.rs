@@ -123,7 +123,7 @@ async fn a_refused_status_is_told_and_the_next_one_does_not_wait() {
     scene.reporter.report(Some(&well())).await;
     scene.take_writes();
     assert!(scene.reporter.report(Some(&broken())).await, "it is tried");
-    let told = scene.told().expect("it is told");
+    let told = scene.told().expect("the Lease must say so");
     assert!(
         told.starts_with("since 20") && told.contains("status: refused"),
         "{told}"
@@ -170,7 +170,7 @@ async fn a_refused_member_keeps_no_status_back_and_the_other_way_round() {
         let mut scene = scene(&identity, refuses).await;
         assert!(scene.reporter.report(Some(&well())).await);
         assert_eq!(scene.take_writes(), [written]);
-        let told = scene.told().expect("it is told");
+        let told = scene.told().expect("the Lease must say so");
         assert!(told.contains(told_of), "{told}");
     }
 }

@@ -140,7 +140,13 @@ fn more_silent_targets_than_places_are_late_for_their_own_namespace_alone() {
     let counts = Arc::new(Counts::default());
     let engine = {
         let _inside = runtime.enter();
-        Engine::new(16, Shared::open().unwrap(), events, counts)
+        Engine::new(
+            16,
+            Shared::open().unwrap(),
+            events,
+            counts,
+            Heartbeat::default(),
+        )
     };
     runtime.spawn(engine.run(ordered));
     let start = |id: u64, target: Target| {
