@@ -22,7 +22,10 @@ use std::{
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorGroupStatus, DirectorStatus, RealServerStatus, VirtualServiceStatus, int32},
+    api::{
+        DirectorGroupStatus, DirectorStatus, RealServerStatus, VipsHeld, VirtualServiceStatus,
+        int32,
+    },
     condition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -105,8 +108,11 @@ impl Wanted {
 struct Group<'a> {
     live: Vec<&'a DirectorView<'a>>,
     dead: Vec<&'a str>,
-    /// The VIPs that the group's live directors hold.
+    /// The VIPs that the group's live directors list as held.
     held: HashSet<IpAddr>,
+    /// Whether a live director holds the VIPs of all services that it used,
+    /// except those of services in its exceptions.
+    holds_all: bool,
     /// The exceptions that live directors report, by VirtualService.
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
@@ -202,6 +208,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
         if let Some(health) = &status.health {
             group.health.hear(director, health);
         }
+        group.holds_all |= status.vips_held == VipsHeld::All;
         group.held.extend(
             status
                 .vips

@@ -6,18 +6,27 @@
 //! the history of each kind. To use an object, a director must reach a certain
 //! position in the history of every kind.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod real_servers;
+mod tracked;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use crds::{Digest, ObjectKey, api::WorldDigests};
 
-use crate::ring::{Place, Position, Ring};
+use crate::ring::{Position, Progress};
+use real_servers::{Namespaces, RealServers, identify};
+use tracked::Tracked;
 
 /// For each kind of object, one position in the order of the kind's states.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Positions {
     /// The position among the states of the group's VirtualServices.
     pub virtual_services: Position,
-    /// The position among the states of all RealServers.
+    /// The position among the states of the RealServers of the namespaces that
+    /// have a VirtualService of the group.
     pub real_servers: Position,
     /// The position among the states of the group's own DirectorGroup.
     pub director_groups: Position,
@@ -42,19 +51,19 @@ impl Positions {
     }
 }
 
-/// For each kind of object, the place of the state that a director used in its
-/// last completed round. An unknown place is `None`.
+/// For each kind of object, how far a director has come: its last completed
+/// round used that state. Unknown progress is `None`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Places {
     group: String,
-    virtual_services: Option<Place>,
-    real_servers: Option<Place>,
-    director_groups: Option<Place>,
+    virtual_services: Option<Progress>,
+    real_servers: Option<Progress>,
+    director_groups: Option<Progress>,
 }
 
 impl Places {
     /// Whether the director has reached the position in `needed` for every
-    /// kind. Returns false if a place of the director is unknown.
+    /// kind. Returns false if the director's progress is unknown for a kind.
     pub fn has_reached(&self, needed: &Positions) -> bool {
         self.position().is_some_and(|at| at.has_reached(needed))
     }
@@ -63,9 +72,9 @@ impl Places {
     /// unknown.
     pub fn position(&self) -> Option<Positions> {
         Some(Positions {
-            virtual_services: self.virtual_services?.latest,
-            real_servers: self.real_servers?.latest,
-            director_groups: self.director_groups?.latest,
+            virtual_services: self.virtual_services?.at,
+            real_servers: self.real_servers?.at,
+            director_groups: self.director_groups?.at,
         })
     }
 }
@@ -74,9 +83,40 @@ impl Places {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     clock: Position,
-    virtual_services: BTreeMap<String, Tracked>,
-    real_servers: Tracked,
+    virtual_services: BTreeMap<String, Services>,
+    real_servers: RealServers,
     director_groups: BTreeMap<String, Tracked>,
+}
+
+/// The VirtualServices of one group.
+#[derive(Clone, Debug, Default)]
+struct Services {
+    tracked: Tracked,
+    keys: BTreeSet<ObjectKey>,
+    namespaces: Namespaces,
+    /// Identifies `namespaces`.
+    id: Digest,
+}
+
+impl Services {
+    /// Notes that a VirtualService exists, or that it was deleted.
+    fn note(&mut self, key: &ObjectKey, is_there: bool) {
+        match is_there {
+            true => self.keys.insert(key.clone()),
+            false => self.keys.remove(key),
+        };
+        let mut of_namespace = self.keys.range(ObjectKey::new(key.namespace.clone(), "")..);
+        let has_any = of_namespace
+            .next()
+            .is_some_and(|next| next.namespace == key.namespace);
+        let changed = match has_any {
+            true => self.namespaces.insert(key.namespace.clone()),
+            false => self.namespaces.remove(&key.namespace),
+        };
+        if changed {
+            self.id ^= identify([&*key.namespace]);
+        }
+    }
 }
 
 /// A change of one object.
@@ -105,52 +145,17 @@ pub enum Novelty {
     Gone,
 }
 
-/// The current digest of a set of objects, and the digests of the set's earlier
-/// states.
-#[derive(Clone, Debug, Default)]
-struct Tracked {
-    digest: Digest,
-    ring: Ring,
-    /// The objects that got a new uid or generation after the last gap in the
-    /// watch. Deleted objects are not included. A state that contains one of
-    /// these objects cannot have existed before the gap.
-    new: HashSet<ObjectKey>,
-}
-
-impl Tracked {
-    fn step(&mut self, step: Step<'_>, clock: &mut Position) {
-        match step.novelty {
-            Novelty::New => {
-                self.new.insert(step.object.clone());
-            }
-            Novelty::Known => {}
-            Novelty::Gone => {
-                self.new.remove(step.object);
-            }
-        }
-        self.become_state(self.digest ^ step.difference, clock);
-    }
-
-    fn become_state(&mut self, digest: Digest, clock: &mut Position) {
-        *clock += 1;
-        self.digest = digest;
-        self.ring.push(digest, *clock, !self.new.is_empty());
-    }
-
-    /// Adds a state from a new listing. The controller may have missed states
-    /// before the listing.
-    fn listed(&mut self, digest: Digest, clock: &mut Position) {
-        *clock += 1;
-        self.ring.missed(*clock);
-        self.new.clear();
-        self.become_state(digest, clock);
-    }
-}
-
 impl History {
     /// Adds a change of one VirtualService of a group.
     pub fn virtual_service_changed(&mut self, group: &str, step: Step<'_>) {
-        tracked(&mut self.virtual_services, group).step(step, &mut self.clock);
+        let services = entry(&mut self.virtual_services, group);
+        let before = services.id;
+        services.note(step.object, step.novelty != Novelty::Gone);
+        let id = services.id;
+        services.tracked.step(step, id, &mut self.clock);
+        if id != before {
+            self.adopt(group);
+        }
     }
 
     /// Adds a change of one RealServer.
@@ -160,53 +165,93 @@ impl History {
 
     /// Adds a change of one DirectorGroup.
     pub fn director_group_changed(&mut self, step: Step<'_>) {
-        tracked(&mut self.director_groups, &step.object.name).step(step, &mut self.clock);
+        let group = entry(&mut self.director_groups, &step.object.name);
+        group.step(step, Digest::default(), &mut self.clock);
     }
 
-    /// Adds a new listing of VirtualServices. The controller may have missed
-    /// states before the listing.
+    /// Adds a new listing of VirtualServices, each with its group. The
+    /// controller may have missed states before the listing.
     pub fn virtual_services_listed<'a>(
         &mut self,
-        objects: impl Iterator<Item = (&'a str, Digest)>,
+        objects: impl Iterator<Item = (&'a str, &'a ObjectKey, Digest)>,
     ) {
-        listed(&mut self.virtual_services, objects, &mut self.clock);
+        let mut listed: HashMap<&str, (BTreeSet<ObjectKey>, Digest)> = HashMap::new();
+        for (group, key, digest) in objects {
+            let (keys, all) = listed.entry(group).or_default();
+            keys.insert(key.clone());
+            *all ^= digest;
+        }
+        for group in listed.keys() {
+            entry(&mut self.virtual_services, group);
+        }
+        for (group, services) in &mut self.virtual_services {
+            let (keys, digest) = listed.remove(group.as_str()).unwrap_or_default();
+            let namespaces = keys.iter().map(|key| &key.namespace);
+            services.namespaces = namespaces.cloned().collect();
+            services.id = identify(services.namespaces.iter().map(|name| &**name));
+            services.keys = keys;
+            let id = services.id;
+            services.tracked.listed(digest, id, &mut self.clock);
+        }
+        let groups: Vec<String> = self.virtual_services.keys().cloned().collect();
+        for group in groups {
+            self.adopt(&group);
+        }
     }
 
-    /// Adds a new listing of RealServers. The controller may have missed states
-    /// before the listing.
-    pub fn real_servers_listed(&mut self, digest: Digest) {
-        self.real_servers.listed(digest, &mut self.clock);
+    /// Adds a new listing of RealServers, each with its namespace. The
+    /// controller may have missed states before the listing.
+    pub fn real_servers_listed<'a>(
+        &mut self,
+        objects: impl Iterator<Item = (&'a Arc<str>, Digest)>,
+    ) {
+        self.real_servers.listed(objects, &mut self.clock);
     }
 
     /// Adds a new listing of DirectorGroups. The controller may have missed
     /// states before the listing.
     pub fn director_groups_listed<'a>(&mut self, objects: impl Iterator<Item = (&'a str, Digest)>) {
-        listed(&mut self.director_groups, objects, &mut self.clock);
+        let mut listed: HashMap<&str, Digest> = objects.collect();
+        for group in listed.keys() {
+            entry(&mut self.director_groups, group);
+        }
+        for (group, tracked) in &mut self.director_groups {
+            let digest = listed.remove(group.as_str()).unwrap_or_default();
+            tracked.listed(digest, Digest::default(), &mut self.clock);
+        }
     }
 
     /// Remembers the current state of a group, even if no object of the group
     /// has changed yet.
     pub fn know_group(&mut self, group: &str) {
-        for kind in [&mut self.virtual_services, &mut self.director_groups] {
-            if !kind.contains_key(group) {
-                tracked(kind, group).become_state(Digest::default(), &mut self.clock);
-            }
+        if !self.virtual_services.contains_key(group) {
+            let services = entry(&mut self.virtual_services, group);
+            services.tracked.begin(&mut self.clock);
+            self.adopt(group);
         }
-        if self.real_servers.ring.latest() == 0 {
-            self.real_servers
-                .become_state(Digest::default(), &mut self.clock);
+        if !self.director_groups.contains_key(group) {
+            entry(&mut self.director_groups, group).begin(&mut self.clock);
         }
     }
 
     /// Returns the current position of each kind of object, for one group.
     pub fn now(&self, group: &str) -> Positions {
-        let latest = |kind: &BTreeMap<String, Tracked>| {
-            kind.get(group).map_or(0, |tracked| tracked.ring.latest())
-        };
+        let services = self.virtual_services.get(group);
+        let director_group = self.director_groups.get(group);
         Positions {
-            virtual_services: latest(&self.virtual_services),
-            real_servers: self.real_servers.ring.latest(),
-            director_groups: latest(&self.director_groups),
+            virtual_services: services.map_or(0, |services| services.tracked.ring.latest()),
+            real_servers: services.map_or(0, |services| self.real_servers.latest(&services.id)),
+            director_groups: director_group.map_or(0, |tracked| tracked.ring.latest()),
+        }
+    }
+
+    /// Tells the history of RealServers which namespaces a group has now.
+    fn adopt(&mut self, group: &str) {
+        let current = self.virtual_services.values();
+        let current = current.map(|services| services.id).collect();
+        if let Some(services) = self.virtual_services.get(group) {
+            self.real_servers
+                .adopt(services.id, &services.namespaces, &current, &mut self.clock);
         }
     }
 
@@ -228,51 +273,33 @@ impl History {
             };
             return;
         };
-        places.virtual_services = place(
-            self.virtual_services.get(group),
-            &used.virtual_services,
-            places.virtual_services,
-        );
-        places.real_servers = place(
-            Some(&self.real_servers),
-            &used.real_servers,
-            places.real_servers,
-        );
-        places.director_groups = place(
-            self.director_groups.get(group),
-            &used.director_groups,
-            places.director_groups,
-        );
+        let parsed = |said: &str| said.parse::<Digest>().ok();
+        let services = self.virtual_services.get(group);
+        let told = parsed(&used.virtual_services);
+        let ring = services.map(|services| &services.tracked.ring);
+        let namespaces = ring
+            .zip(told)
+            .and_then(|(ring, told)| ring.namespaces(&told));
+        places.virtual_services = ring
+            .zip(told)
+            .and_then(|(ring, told)| ring.follow(&told, places.virtual_services));
+        let told = parsed(&used.real_servers);
+        places.real_servers = services.zip(told).and_then(|(services, told)| {
+            let before = places.real_servers;
+            let servers = &self.real_servers;
+            servers.follow(&told, namespaces, &services.id, before)
+        });
+        let told = parsed(&used.director_groups);
+        let ring = self.director_groups.get(group).map(|group| &group.ring);
+        places.director_groups = ring
+            .zip(told)
+            .and_then(|(ring, told)| ring.follow(&told, places.director_groups));
     }
 }
 
-fn tracked<'a>(kind: &'a mut BTreeMap<String, Tracked>, group: &str) -> &'a mut Tracked {
+fn entry<'a, T: Default>(kind: &'a mut BTreeMap<String, T>, group: &str) -> &'a mut T {
     if !kind.contains_key(group) {
-        kind.insert(group.to_owned(), Tracked::default());
+        kind.insert(group.to_owned(), T::default());
     }
     kind.get_mut(group).expect("the group was inserted above")
-}
-
-fn listed<'a>(
-    kind: &mut BTreeMap<String, Tracked>,
-    objects: impl Iterator<Item = (&'a str, Digest)>,
-    clock: &mut Position,
-) {
-    let mut digests: HashMap<&str, Digest> = HashMap::new();
-    for (group, digest) in objects {
-        *digests.entry(group).or_default() ^= digest;
-    }
-    for group in digests.keys() {
-        tracked(kind, group);
-    }
-    for (group, tracked) in kind {
-        let digest = digests.get(group.as_str()).copied().unwrap_or_default();
-        tracked.listed(digest, clock);
-    }
-}
-
-/// Returns a director's new place among the states of one kind. If the reported
-/// digest does not parse, the place is unknown.
-fn place(kind: Option<&Tracked>, said: &str, before: Option<Place>) -> Option<Place> {
-    kind?.ring.follow(&said.parse().ok()?, before)
 }

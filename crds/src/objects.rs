@@ -13,6 +13,7 @@ use kube::core::object::HasSpec;
 
 use crate::{
     Digest, Kind, Labels, Loose, ObjectKey, Rejection, Source,
+    api::WorldDigests,
     check::{Checked, CheckedGroup, CheckedServer, CheckedService},
     condition::reason,
 };
@@ -362,6 +363,24 @@ impl Objects {
         }
         let services = outdated(&self.virtual_services);
         services.chain(outdated(&self.real_servers)).collect()
+    }
+
+    /// Returns the digests of the objects that the directors of a group use.
+    /// Both the agents and the controller compute them, and compare them.
+    pub fn digests(&self, group: &str) -> WorldDigests {
+        let services = self.virtual_services.iter();
+        let services = services.filter(|(_, stored)| stored.group.as_deref() == Some(group));
+        let namespaces: BTreeSet<&str> = services.map(|(key, _)| &*key.namespace).collect();
+        let servers = namespaces.iter();
+        let servers = servers.fold(Digest::default(), |digest, namespace| {
+            digest ^ self.real_servers.digest_in(namespace)
+        });
+        let key = ObjectKey::cluster(group);
+        WorldDigests {
+            virtual_services: self.virtual_services.digest(Some(group)).to_string(),
+            real_servers: servers.to_string(),
+            director_groups: self.director_groups.digest_of(&key).to_string(),
+        }
     }
 
     /// Returns the digest over a DirectorGroup and all objects of a namespace.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crds::{ObjectKey, api::WorldDigests};
-
 use super::Loop;
 use crate::{
     act::Outcome,
@@ -15,19 +13,8 @@ impl Loop {
     /// Returns the loop's findings about the director, from which the status is
     /// computed.
     pub(super) fn observed(&mut self, outcome: Option<Outcome>, now: Duration) -> Observed {
-        let used = outcome.as_ref().map(|_| WorldDigests {
-            virtual_services: self
-                .objects
-                .virtual_services
-                .digest(Some(&self.group))
-                .to_string(),
-            real_servers: self.objects.real_servers.digest(None).to_string(),
-            director_groups: self
-                .objects
-                .director_groups
-                .digest_of(&ObjectKey::cluster(self.group.as_str()))
-                .to_string(),
-        });
+        let used = outcome.as_ref();
+        let used = used.map(|_| self.objects.digests(&self.group));
         let wishes = self.protection.desired().clone();
         self.told_unlisted = self.unlisted(now);
         Observed {

@@ -43,7 +43,8 @@ const EXCEPTIONS: Room = Room {
     bytes: 384 << 10,
     each: 200,
 };
-/// The size limits of the list of VIPs in a Director's status.
+/// The size limits of the list of VIPs in the status of a Director that holds
+/// only some of the VIPs.
 const VIPS: Room = Room {
     bytes: 128 << 10,
     each: 1000,
@@ -151,7 +152,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         status.real_servers = int32(outcome.destinations);
         tell_exceptions(&mut status, exceptions);
         if !outcome.failures.contains_key(&Subject::Links) {
-            vips::tell(&mut status, &outcome.vips, &observed.wishes, VIPS);
+            vips::tell(&mut status, outcome, &observed.wishes, VIPS);
         }
         status.repairs = Repairs {
             count: i32::try_from(outcome.repairs.count).unwrap_or(i32::MAX),

@@ -191,11 +191,14 @@ fn not_provable(view: &ServiceView<'_>, service: &Service, generation: i64) -> C
     condition::programmed_with_outdated(outdated.iter().map(String::as_str), generation)
 }
 
+/// Returns the condition of a service whose VIP no live director is known to
+/// hold. The caller has found that every live director has used the service, and
+/// reports no exception of it.
 fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> {
     let ServiceId::Vip { address, .. } = service.id else {
         return None;
     };
-    if view.group.held.contains(&address) {
+    if view.group.holds_all || view.group.held.contains(&address) {
         return None;
     }
     let address = address.to_string();

@@ -325,6 +325,29 @@ fn a_holder_that_cannot_name_all_its_vips_is_believed_and_others_are_not() {
 }
 
 #[test]
+fn a_director_that_holds_all_vips_need_not_name_them() {
+    let mut scene = Scene::new();
+    let all = json!({"vips": [], "vipsHeld": "All", "vipsOmitted": 5000});
+    scene.report("d1", all.clone());
+    scene.report("d2", all);
+    assert!(scene.says(kind::READY).starts_with("True"));
+    let failed = json!({
+        "vips": [],
+        "vipsHeld": "All",
+        "exceptions": [exception("shop/web", "VipNotHeld", "why")],
+    });
+    scene.report("d1", failed);
+    let says = scene.says(kind::READY);
+    assert!(says.starts_with("False/VipNotHeld"), "{says}");
+    let none = json!({"vips": [], "vipsHeld": "Some"});
+    scene.report("d1", none.clone());
+    assert!(scene.says(kind::READY).starts_with("True"), "d2 holds it");
+    scene.report("d2", none);
+    let says = scene.says(kind::READY);
+    assert!(says.starts_with("False/HolderNotNamed"), "{says}");
+}
+
+#[test]
 fn a_firewall_mark_needs_no_vip() {
     let mut scene = Scene::new();
     scene.named_service("mark", json!({"vip": null, "firewallMark": {"mark": 7}}));

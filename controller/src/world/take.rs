@@ -54,11 +54,11 @@ impl Watched for CheckedService {
     }
 
     fn listed(history: &mut History, store: &Store<Self>) {
-        history.virtual_services_listed(
-            store
-                .iter()
-                .map(|(_, stored)| (stored.group.as_deref().unwrap_or_default(), stored.digest)),
-        );
+        let services = store.iter().map(|(key, stored)| {
+            let group = stored.group.as_deref().unwrap_or_default();
+            (group, key, stored.digest)
+        });
+        history.virtual_services_listed(services);
     }
 }
 
@@ -78,7 +78,8 @@ impl Watched for CheckedServer {
     }
 
     fn listed(history: &mut History, store: &Store<Self>) {
-        history.real_servers_listed(store.digest(None));
+        let servers = store.iter();
+        history.real_servers_listed(servers.map(|(key, stored)| (&key.namespace, stored.digest)));
     }
 }
 

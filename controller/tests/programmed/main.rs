@@ -79,6 +79,15 @@ proptest! {
         tells_the_truth(Model::new(DIRECTORS), &steps)?;
     }
 
+    /// A namespace joins the group with its first service, and leaves the group
+    /// with its last one.
+    #[test]
+    fn programmed_is_never_true_too_early_when_namespaces_join_and_leave(
+        steps in proptest::collection::vec(step(4), 1..120),
+    ) {
+        tells_the_truth(Model::with_two_namespaces(DIRECTORS), &steps)?;
+    }
+
     #[test]
     fn programmed_is_never_true_too_early_where_budgets_leave_most_out(
         steps in proptest::collection::vec(step(3), 1..120),

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use watch::{change, event, item, list, listed, listing, parsed};
 
-const NAMESPACE: &str = "shop";
+/// The namespaces of a model, or the first few of them.
+const NAMESPACES: [&str; 2] = ["shop", "mart"];
 const GROUP: &str = "default";
 const NOW: Duration = Duration::from_secs(1);
 
@@ -122,6 +123,9 @@ pub(crate) struct Model {
     /// The true states of each kind, in order.
     history: [Vec<State>; 3],
     uids: u64,
+    /// The number of namespaces. The objects are in them by turns, by the
+    /// number in their names.
+    namespaces: usize,
     /// The budgets of the group.
     budgets: Value,
     agents: Vec<Agent>,
@@ -132,13 +136,22 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new(directors: usize) -> Self {
-        Self::with_budgets(directors, Value::Null)
+        Self::build(directors, 1, Value::Null)
+    }
+
+    pub(crate) fn with_two_namespaces(directors: usize) -> Self {
+        Self::build(directors, 2, Value::Null)
     }
 
     pub(crate) fn with_budgets(directors: usize, budgets: Value) -> Self {
+        Self::build(directors, 1, budgets)
+    }
+
+    fn build(directors: usize, namespaces: usize, budgets: Value) -> Self {
         let mut model = Self {
             history: [vec![State::new()], vec![State::new()], vec![State::new()]],
             uids: 0,
+            namespaces,
             budgets,
             agents: Vec::new(),
             controller: World::default(),
@@ -346,15 +359,10 @@ impl Model {
 
     fn round(&mut self, director: usize) {
         let agent = &mut self.agents[director];
-        let group = ObjectKey::cluster(GROUP);
         let resolved = resolve(&agent.objects);
         let exceptions = exceptions(&agent.objects, &resolved);
         let services = resolved.services;
-        let used = json!({
-            "virtualServices": agent.objects.virtual_services.digest(Some(GROUP)),
-            "realServers": agent.objects.real_servers.digest(None),
-            "directorGroups": agent.objects.director_groups.digest_of(&group),
-        });
+        let used = agent.objects.digests(GROUP);
         let vips: Vec<_> = ["10.0.0.1", "10.0.0.2"]
             .iter()
             .map(|address| json!({"address": address, "interface": "eth0"}))

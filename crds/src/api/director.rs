@@ -121,15 +121,22 @@ pub struct DirectorStatus {
     /// namespace may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exceptions_omitted_namespaces: Vec<String>,
-    /// The virtual addresses that this director holds.
+    /// Whether this director holds the virtual addresses of all VirtualServices
+    /// that it used. All: it holds each of them, except those of VirtualServices
+    /// in exceptions. Some: it holds just the addresses in vips.
+    #[serde(default)]
+    pub vips_held: VipsHeld,
+    /// The virtual addresses that this director holds. If vipsHeld is All, the
+    /// list has only the first 32 addresses.
     #[serde(default)]
     pub vips: Vec<HeldVip>,
-    /// The number of held addresses that did not fit into this status.
+    /// The number of held addresses that are not in vips.
     #[serde(default)]
     pub vips_omitted: i32,
-    /// The namespaces whose VirtualServices need the addresses that this status
-    /// omits. If vipsOmitted is not 0 and this list is empty, addresses of any
-    /// namespace may be missing.
+    /// The namespaces whose VirtualServices need the addresses that are not in
+    /// vips. The list is empty if vipsHeld is All. If vipsHeld is Some,
+    /// vipsOmitted is not 0 and this list is empty, addresses of any namespace
+    /// may be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vips_omitted_namespaces: Vec<String>,
     /// The sysctls that the services need, and their values. If there are more
@@ -250,7 +257,8 @@ impl DirectorStatus {
     /// Whether held addresses that a namespace needs may be missing from this
     /// status.
     pub fn leaves_out_vips_of(&self, namespace: &str) -> bool {
-        leaves_out(self.vips_omitted, &self.vips_omitted_namespaces, namespace)
+        self.vips_held == VipsHeld::Some
+            && leaves_out(self.vips_omitted, &self.vips_omitted_namespaces, namespace)
     }
 }
 
@@ -338,7 +346,8 @@ pub struct ServiceBelowMinimum {
 pub struct WorldDigests {
     /// The digest over the VirtualServices of the director's group.
     pub virtual_services: String,
-    /// The digest over all RealServers.
+    /// The digest over the RealServers of the namespaces that have a
+    /// VirtualService of the director's group, valid or not.
     pub real_servers: String,
     /// The digest of the director's own DirectorGroup.
     pub director_groups: String,
@@ -358,6 +367,17 @@ pub struct DirectorException {
     pub reason: String,
     /// What is wrong and what to do about it, as one sentence for people.
     pub message: String,
+}
+
+/// How a director's status says which virtual addresses the director holds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum VipsHeld {
+    /// The director holds the addresses of all VirtualServices that it used,
+    /// except those of VirtualServices in exceptions.
+    All,
+    /// The director holds just the addresses that its status lists.
+    #[default]
+    Some,
 }
 
 /// A virtual address on a director's interface.

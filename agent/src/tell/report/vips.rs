@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crds::{
     ObjectKey,
-    api::{DirectorStatus, HeldVip, int32},
+    api::{DirectorStatus, HeldVip, VipsHeld, int32},
     condition,
 };
 use serde::Serialize;
 
 use crate::{
-    act::Outcome,
+    act::{Outcome, retry::Subject},
     decide::{
         addresses::{DEVICE, Missing, Stay},
         desired::Desired,
@@ -54,16 +54,17 @@ pub(super) fn left_over(outcome: &Outcome) -> impl Iterator<Item = String> {
     })
 }
 
-/// Writes the addresses on this host into the status. If there is no room for
-/// all addresses, each namespace gets a fair share of the room. If several
-/// namespaces need an address, the address uses the share of the first
-/// namespace.
-pub(super) fn tell(
-    status: &mut DirectorStatus,
-    held: &BTreeMap<IpAddr, String>,
-    wishes: &Desired,
-    room: Room,
-) {
+/// The number of addresses that a status lists, for people, if the director
+/// holds all.
+const SHOWN: usize = 32;
+
+/// Writes into the status which addresses this host has. A director that has
+/// every address that its services need says just that, and lists the first few.
+/// Otherwise the status lists the addresses. If there is no room for all of
+/// them, each namespace gets a fair share of the room. If several namespaces
+/// need an address, the address uses the share of the first namespace.
+pub(super) fn tell(status: &mut DirectorStatus, outcome: &Outcome, wishes: &Desired, room: Room) {
+    let held = &outcome.vips;
     let needed_by = |address: &IpAddr| wishes.vips.get(address).into_iter().flatten();
     let vips = held.iter().map(|(address, interface)| {
         let first = needed_by(address).next();
@@ -77,11 +78,32 @@ pub(super) fn tell(
             namespace: first.map_or_else(Arc::default, |service| service.namespace.clone()),
         }
     });
+    if has_all(outcome, wishes) {
+        status.vips_held = VipsHeld::All;
+        status.vips = vips.map(|held| held.vip).take(SHOWN).collect();
+        status.vips_omitted = int32(held.len().saturating_sub(SHOWN));
+        status.vips_omitted_namespaces.clear();
+        return;
+    }
+    status.vips_held = VipsHeld::Some;
     let (kept, left_out) = keep(vips.collect(), |held: &Held| &*held.namespace, room);
     status.vips = kept.into_iter().map(|held| held.vip).collect();
     status.vips_omitted = int32(left_out.len());
     let users = left_out.iter().flat_map(|held| needed_by(&held.address));
     status.vips_omitted_namespaces = names(users.map(|service| &*service.namespace));
+}
+
+/// Whether this host has every address that its services need, or reports an
+/// exception for it. A director that may not take the addresses, because the
+/// group names no holder, has none of them.
+fn has_all(outcome: &Outcome, wishes: &Desired) -> bool {
+    wishes.vips.keys().all(|address| {
+        let is_exception = match outcome.missing.get(address) {
+            Some(why) => *why != Missing::HolderNotNamed,
+            None => outcome.failures.contains_key(&Subject::Vip(*address)),
+        };
+        outcome.vips.contains_key(address) || is_exception
+    })
 }
 
 /// An address on this host, and the namespace whose share of the list it uses.

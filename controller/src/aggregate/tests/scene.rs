@@ -113,15 +113,9 @@ impl Scene {
     /// last round used the current objects. `changes` replace fields of the
     /// reported status.
     pub(super) fn report(&mut self, director: &str, changes: Value) {
-        let objects = self.world.objects();
-        let group = ObjectKey::cluster("default");
         let mut status = json!({
             "directorGroupName": "default",
-            "used": {
-                "virtualServices": objects.virtual_services.digest(Some("default")),
-                "realServers": objects.real_servers.digest(None),
-                "directorGroups": objects.director_groups.digest_of(&group),
-            },
+            "used": self.world.objects().digests("default"),
             "vips": [{"address": "10.0.0.1", "interface": "eth0"}],
         });
         merge(&mut status, changes);

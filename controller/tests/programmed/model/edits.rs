@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{GROUP, GROUPS, Model, NAMESPACE, SERVICES, State};
+use super::{GROUP, GROUPS, Model, NAMESPACES, SERVICES, State};
 
 impl Model {
     pub(super) fn make(&mut self, kind: usize, name: &str, labels: &Value, spec: Value) {
@@ -19,7 +19,8 @@ impl Model {
             "creationTimestamp": format!("2026-01-01T00:{:02}:{:02}Z", self.uids / 60 % 60, self.uids % 60),
         });
         if kind != GROUPS {
-            metadata["namespace"] = json!(NAMESPACE);
+            let number = name.bytes().last().map_or(0, usize::from);
+            metadata["namespace"] = json!(NAMESPACES[number % self.namespaces]);
         }
         let mut spec = spec;
         if kind == SERVICES {

@@ -10,7 +10,7 @@ use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{GROUPS, NAMESPACE, SERVERS, SERVICES, State};
+use super::{GROUPS, SERVERS, SERVICES, State};
 
 pub(super) fn parsed<T: DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("the model makes objects that parse")
@@ -59,10 +59,11 @@ pub(super) fn listed(kind: usize) -> Event {
 
 /// Delivers one event to a director.
 pub(super) fn change(objects: &mut Objects, kind: usize, object: &Value, is_there: bool) {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let name = text("name");
     let key = match kind {
         GROUPS => ObjectKey::cluster(name),
-        _ => ObjectKey::new(NAMESPACE, name),
+        _ => ObjectKey::new(text("namespace"), name),
     };
     match (kind, is_there) {
         (SERVICES, true) => objects

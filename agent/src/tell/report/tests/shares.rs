@@ -2,9 +2,10 @@
 //! another namespace's entries. Also tests that the API server accepts the size
 //! of the status.
 
-use crds::api::{ServiceBelowMinimum, UnhealthyServer};
+use crds::api::{ServiceBelowMinimum, UnhealthyServer, VipsHeld};
 
 use super::*;
+use crate::decide::addresses::Missing;
 
 /// The size in bytes of the largest object that etcd accepts.
 const LARGEST: usize = 1_572_864;
@@ -59,12 +60,55 @@ fn addresses_that_one_namespace_needs_hide_none_of_another() {
         ..well()
     };
     let outcome = observed.outcome.as_mut().expect("a round");
-    outcome.vips = (0..5000).map(|n| (address(n), "eth0".to_owned())).collect();
+    // One address of namespace evil is not here.
+    outcome.vips = (1..5000).map(|n| (address(n), "eth0".to_owned())).collect();
     let status = fresh(&observed);
-    assert_eq!((status.vips.len(), status.vips_omitted), (1001, 3999));
+    assert_eq!(status.vips_held, VipsHeld::Some);
+    assert_eq!((status.vips.len(), status.vips_omitted), (1001, 3998));
     assert_eq!(status.vips_omitted_namespaces, ["evil"]);
     let last = address(4999).to_string();
     assert!(status.vips.iter().any(|vip| vip.address == last));
+}
+
+#[test]
+fn a_director_that_holds_all_addresses_says_so_in_one_word() {
+    let address = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n));
+    let mut wishes = wishes();
+    wishes.vips.clear();
+    for n in 0..5000 {
+        let service = ObjectKey::new("shop", format!("web{n}"));
+        wishes.vips.entry(address(n)).or_default().insert(service);
+    }
+    let mut observed = Observed {
+        wishes: wishes.into(),
+        ..well()
+    };
+    let outcome = observed.outcome.as_mut().expect("a round");
+    outcome.vips = (0..5000)
+        .map(|n| (address(n), "ipvs-vips".to_owned()))
+        .collect();
+    let said = |observed: &Observed| {
+        let status = fresh(observed);
+        (status.vips_held, status.vips.len(), status.vips_omitted)
+    };
+    assert_eq!(said(&observed), (VipsHeld::All, 32, 4968));
+
+    let outcome = observed.outcome.as_mut().expect("a round");
+    outcome.vips.remove(&address(7));
+    outcome.missing.insert(address(7), Missing::NoSubnet);
+    let status = fresh(&observed);
+    assert_eq!(status.vips_held, VipsHeld::All);
+    assert_eq!(status.exceptions.len(), 1, "{:?}", status.exceptions);
+
+    let outcome = observed.outcome.as_mut().expect("a round");
+    outcome.missing.insert(address(7), Missing::HolderNotNamed);
+    let (held, ..) = said(&observed);
+    assert_eq!(held, VipsHeld::Some, "it may not take the address");
+
+    // In mode Manual another program puts the addresses up, or does not.
+    let outcome = observed.outcome.as_mut().expect("a round");
+    outcome.missing.clear();
+    assert_eq!(said(&observed), (VipsHeld::Some, 1000, 3999));
 }
 
 #[test]
@@ -121,6 +165,11 @@ fn within_every_budget_a_status_is_one_that_etcd_takes() {
     outcome.vips = (0..5000)
         .map(|n| (address(n), "interface012345".to_owned()))
         .collect();
+    // An address that is neither here nor in an exception: all must be listed.
+    let mut wishes = (*observed.wishes).clone();
+    let missing = IpAddr::from([10, 9, 9, 9]);
+    wishes.vips.entry(missing).or_default().insert(key(0));
+    observed.wishes = wishes.into();
     let status = fresh(&observed);
     assert!(status.exceptions_omitted > 0 && status.vips_omitted > 0);
     let health = status.health.as_ref().expect("results");
