@@ -16,6 +16,7 @@ pub mod links;
 pub mod manifests;
 pub mod membership;
 pub mod origin;
+mod pauses;
 pub mod reader;
 mod version;
 
