@@ -48,8 +48,8 @@ pub enum Event {
     /// The addresses at which the agent reaches its API server; sent when the
     /// addresses change.
     ApiServers(BTreeSet<SocketAddr>),
-    /// The result of a look-up: either the cluster's UID or the state of a
-    /// custom resource definition.
+    /// A step of a look at the cluster: for example, its answer about the
+    /// cluster's UID or about the state of a custom resource definition.
     Caution(Word),
     /// A listing of the objects of one kind begins, from the given source. The
     /// loop receives this event before [`Change::Listing`].

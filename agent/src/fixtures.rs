@@ -1,6 +1,7 @@
 //! A modelled world in memory, for tests. The kernel, interfaces and disk of
 //! the modelled world outlive the agent, and the agent can die after any call.
 
+pub(crate) mod api_server;
 pub(crate) mod disk;
 mod edges;
 pub(crate) mod filling_disk;

@@ -28,7 +28,7 @@ use crate::{
         addresses::Holding,
         desired::{Addresses, Desired, Wish},
         ours::Remembered,
-        retain::{Before, Removals, Retention},
+        retain::{Before, ClusterLooks, Removals, Retention},
     },
     disk::{checkpoint::FILE as CHECKPOINT, journal::FileJournal},
     heartbeat::Heartbeat,
@@ -187,6 +187,7 @@ impl Host {
                 kernel,
                 changed: None,
                 absence: &Absence::default(),
+                looks: ClusterLooks::default(),
             };
             let retention = &mut self.retention;
             let wish = retention.retain(wish, before, Removals::Released, now);

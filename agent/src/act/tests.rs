@@ -5,7 +5,7 @@ use crate::{
         addresses::Holding,
         desired::{Addresses, Desired, changed_services},
         ours::Remembered,
-        retain::{Before, Removals, Retention},
+        retain::{Before, ClusterLooks, Removals, Retention},
         sysctls::Tuning,
     },
     fixtures::{ModelWorld, ip, server, service, tcp, wish},
@@ -105,6 +105,7 @@ impl Agent {
             kernel: self.state.believed().expect("the kernel was just read"),
             changed: self.state.dirty(),
             absence: &Absence::default(),
+            looks: ClusterLooks::default(),
         };
         let retained = self.retention.retain(wish, before, self.removals, self.now);
         self.held = retained.held;

@@ -5,15 +5,20 @@
 //! does no I/O.
 //!
 //! An input that uses an API server looks up the cluster and the definitions
-//! *after* each listing or deletion that it receives. The input reports the
-//! result *before* it passes the objects on ([`crate::input::origin`]). With an
-//! API server, the state of the cluster and of the definitions is therefore
-//! known before any removal is due.
+//! *after* each listing or deletion that it receives ([`crate::input::look`]).
+//! The input passes the objects on at once, but first sends the number of the
+//! look that removals must wait for. The removals begin once that look has
+//! ended ([`ClusterLooks`]). With an API server, the state of the cluster and of
+//! the definitions is therefore known before any removal begins. A short wait
+//! is not reported.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, mem};
 
 use crate::{
-    decide::{absence::Missing, retain::Removals},
+    decide::{
+        absence::Missing,
+        retain::{ClusterLooks, Removals},
+    },
     event::origin::{Answer, Definition, Word},
 };
 
@@ -87,6 +92,10 @@ pub struct Caution {
     is_unsaved: bool,
     cluster: Option<Answer<String>>,
     definitions: BTreeMap<&'static str, Answer<Definition>>,
+    /// Whether a definition was gone or terminating since the last judgement.
+    /// The definition may already exist again.
+    was_gone: bool,
+    looks: ClusterLooks,
 }
 
 impl Caution {
@@ -99,10 +108,17 @@ impl Caution {
         }
     }
 
-    /// Records an input's answer about the cluster or a definition. Returns
-    /// whether the answer differs from the input's previous answer.
+    /// Records an input's answer about the cluster or a definition, or that a
+    /// look is awaited or has ended. Returns whether another judgement is
+    /// needed: the answer differs from the previous answer, or removals waited
+    /// for the look.
     pub fn hear(&mut self, word: Word) -> bool {
         match word {
+            Word::Awaited { look, is_listing } => {
+                self.looks.wait_for(look, is_listing);
+                false
+            }
+            Word::Ended(look) => self.looks.end(look),
             Word::Cluster(answer) => {
                 let answer = Some(answer);
                 let is_news = self.cluster != answer;
@@ -110,6 +126,7 @@ impl Caution {
                 is_news
             }
             Word::Definition(name, answer) => {
+                self.was_gone |= matches!(&answer, Answer::Is(how) if *how != Definition::Stands);
                 let before = self.definitions.insert(name, answer);
                 before.as_ref() != self.definitions.get(name)
             }
@@ -160,11 +177,16 @@ impl Caution {
         }
     }
 
-    /// Whether the objects come from another cluster. The agent ignores a
-    /// holder that is named in another cluster, so the virtual addresses stay
-    /// where they are.
-    pub fn is_elsewhere(&self) -> bool {
-        matches!(self.hold(), Some(Hold::OtherCluster { .. }))
+    /// Whether the objects come from another cluster, or the cluster of the
+    /// last listing is not known yet. The agent ignores a holder that is named
+    /// in another cluster, so the virtual addresses stay where they are.
+    pub fn may_be_elsewhere(&self) -> bool {
+        self.looks.awaits_listing() || matches!(self.hold(), Some(Hold::OtherCluster { .. }))
+    }
+
+    /// Returns the looks that removals wait for.
+    pub fn looks(&self) -> ClusterLooks {
+        self.looks
     }
 
     /// Decides whether entries that are no longer wanted may be removed. The
@@ -179,11 +201,13 @@ impl Caution {
             self.remembered = Some(found.clone());
             self.is_unsaved = true;
         }
+        let was_gone = mem::take(&mut self.was_gone);
         match self.hold() {
             _ if is_released => Removals::Released,
+            None if was_gone => Removals::Held { lasting: true },
             None => Removals::Guarded,
             Some(hold) => Removals::Held {
-                lasting: hold.lasts(),
+                lasting: was_gone || hold.lasts(),
             },
         }
     }
@@ -261,7 +285,7 @@ mod tests {
         caution.remember(Some("a".to_owned()));
         caution.hear(cluster("b"));
         assert_eq!(caution.judge(false), HELD);
-        assert!(caution.is_elsewhere());
+        assert!(caution.may_be_elsewhere());
         let message = caution.hold().expect("it is held").to_string();
         for part in ["UID a", "another cluster, b"] {
             assert!(message.contains(part), "{part} in: {message}");
@@ -294,13 +318,38 @@ mod tests {
             assert!(caution.hear(definition(how)), "it is news");
             assert!(!caution.hear(definition(how)), "and only once");
             assert_eq!(caution.judge(false), HELD, "{how:?}");
-            assert!(!caution.is_elsewhere(), "it does not change the holder");
+            assert!(!caution.may_be_elsewhere(), "it does not change the holder");
             let message = caution.hold().expect("it is held").to_string();
             assert!(message.contains(SERVICES), "{message}");
             assert_eq!(caution.judge(true), Removals::Released, "{how:?}");
             caution.hear(definition(Definition::Stands));
             assert_eq!(caution.judge(false), Removals::Guarded);
         }
+    }
+
+    #[test]
+    fn a_definition_that_was_gone_between_two_judgements_holds_once() {
+        let mut caution = settled();
+        caution.hear(definition(Definition::Replaced));
+        caution.hear(definition(Definition::Stands));
+        assert_eq!(caution.hold(), None);
+        assert_eq!(caution.judge(false), HELD, "what it deleted stays held");
+        assert_eq!(caution.judge(false), Removals::Guarded);
+    }
+
+    #[test]
+    fn until_the_look_after_a_listing_has_ended_this_may_be_another_cluster() {
+        let mut caution = settled();
+        let awaited = |look, is_listing| Word::Awaited { look, is_listing };
+        assert!(!caution.hear(awaited(1, false)), "nothing has changed yet");
+        assert!(!caution.may_be_elsewhere());
+        assert!(caution.hear(Word::Ended(1)), "a removal may begin now");
+        assert!(!caution.hear(Word::Ended(2)), "nothing waited for it");
+        caution.hear(awaited(4, true));
+        caution.hear(Word::Ended(3));
+        assert!(caution.may_be_elsewhere());
+        caution.hear(Word::Ended(4));
+        assert!(!caution.may_be_elsewhere());
     }
 
     #[test]

@@ -24,6 +24,8 @@
 //! and the verdicts about their servers.
 
 mod grace;
+mod leaving;
+mod looks;
 mod merge;
 
 use std::{
@@ -35,8 +37,12 @@ use std::{
 use crds::Kind;
 use ipvs::{ActualTable, DestinationConfig, DestinationKey, Op, Owned, ServiceKey};
 
-pub use self::grace::GRACE;
-use self::grace::{Entry, Graces};
+pub use self::{grace::GRACE, looks::ClusterLooks};
+use self::{
+    grace::{Entry, Graces},
+    leaving::{Leaving, Leavings, contains, entry, leaving, ops},
+    looks::Waits,
+};
 use crate::decide::{
     absence::{Absence, Cause, Doubtful},
     desired::{Desired, Wish},
@@ -77,6 +83,8 @@ pub struct Before<'a> {
     /// The objects that listings left out, with the judgement about their
     /// absence.
     pub absence: &'a Absence,
+    /// The looks at the cluster that removals wait for.
+    pub looks: ClusterLooks,
 }
 
 /// The result of the retention stage.
@@ -84,7 +92,8 @@ pub struct Before<'a> {
 pub struct Retained {
     /// The wanted state plus the retained entries.
     pub in_force: Wish,
-    /// The held removals, which wait because they are not allowed yet.
+    /// The held removals, which wait because they are not allowed yet. A
+    /// removal that waits for a look at the cluster is not among them.
     pub held: Vec<Op>,
     /// The services whose state in force may have changed because of retained
     /// entries. A change of the wanted state alone adds no service to this set.
@@ -93,18 +102,6 @@ pub struct Retained {
     /// judge absences. The removals of these objects' entries are held.
     pub doubtful: Option<Doubtful>,
 }
-
-/// The part of a service that is ours, in the kernel, and no longer wanted.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Leaving {
-    /// The whole service, and every server of ours in it.
-    Service,
-    /// Servers of a service that is still wanted, in the kernel's order.
-    Servers(Vec<DestinationKey>),
-}
-
-/// Our entries in the kernel that are no longer wanted, by service.
-type Leavings = BTreeMap<ServiceKey, Leaving>;
 
 /// The part of a service that is retained.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -121,6 +118,7 @@ enum Kept {
 pub struct Retention {
     guard: Guard,
     graces: Graces,
+    waits: Waits,
     /// The entries that were no longer wanted at the last call, retained or
     /// not.
     leaving: Leavings,
@@ -139,6 +137,7 @@ impl Retention {
         Self {
             guard: Guard::default(),
             graces: Graces::new(grace),
+            waits: Waits::default(),
             leaving: BTreeMap::new(),
             retained: BTreeMap::new(),
             wanted: Arc::default(),
@@ -170,20 +169,23 @@ impl Retention {
         now: Duration,
     ) -> Retained {
         self.find_leaving(&wanted.desired, before);
+        let waiting = self.waiting(before, removals);
         let mut doubtful = None;
         // Entries that stay held even if their number is within the budget.
         let barred = match removals {
             Removals::NotYet | Removals::Held { .. } => self.leaving.clone(),
             Removals::Guarded => {
                 let doubted = self.doubted(before);
-                doubtful = Some(self.objects_of(&doubted));
+                // A listing is judged once its cluster is known.
+                let is_known = !before.looks.awaits_listing();
+                doubtful = is_known.then(|| self.objects_of(&doubted));
                 doubted
             }
             Removals::Released => Leavings::new(),
         };
         self.graces.stop_if(|entry| contains(&barred, entry));
         let mut pending = self.not_begun();
-        pending.retain(|op| !contains(&barred, &entry(op)));
+        pending.retain(|op| !contains(&barred, &entry(op)) && !waiting.contains(&entry(op)));
         let are_allowed = match removals {
             Removals::NotYet => false,
             Removals::Held { lasting } => {
@@ -222,11 +224,40 @@ impl Retention {
             // removal. So no removal is reported as held.
             held: match removals {
                 Removals::NotYet => Vec::new(),
-                _ => self.not_begun(),
+                _ => {
+                    let mut held = self.not_begun();
+                    held.retain(|op| !waiting.contains(&entry(op)));
+                    held
+                }
             },
             changed,
             doubtful,
         }
+    }
+
+    /// Returns the entries whose removal waits for a look at the cluster.
+    /// Removals that are held or released do not depend on a look.
+    fn waiting(&mut self, before: Before<'_>, removals: Removals) -> BTreeSet<Entry> {
+        let looks = before.looks;
+        if removals == Removals::NotYet {
+            // Objects may not be listed yet. The removals wait for the looks
+            // that follow the listings.
+            self.waits.clear();
+            return BTreeSet::new();
+        }
+        self.waits.note(ops(&self.leaving).iter().map(entry), looks);
+        if removals != Removals::Guarded || !looks.awaits_any() {
+            return BTreeSet::new();
+        }
+        let unjudged = match looks.awaits_listing() {
+            true => self.part(before.absence, |cause| cause == Cause::Unjudged),
+            false => Leavings::new(),
+        };
+        let not_begun = self.not_begun();
+        let waiting = not_begun.iter().map(entry);
+        waiting
+            .filter(|entry| self.waits.has(entry, looks) || contains(&unjudged, entry))
+            .collect()
     }
 
     /// Returns the leaving entries whose objects are absent and not believed to
@@ -424,57 +455,6 @@ impl Retention {
         self.wanted = wanted.clone();
         changed
     }
-}
-
-impl Leaving {
-    /// Returns the operations that would remove the leaving entries of
-    /// `service`.
-    fn ops(&self, service: ServiceKey) -> Vec<Op> {
-        match self {
-            Self::Service => vec![Op::DeleteService(service)],
-            Self::Servers(servers) => {
-                let servers = servers.iter();
-                servers
-                    .map(|server| Op::DeleteDestination(service, *server))
-                    .collect()
-            }
-        }
-    }
-}
-
-/// Returns the operations that would remove the leaving entries.
-fn ops(leaving: &Leavings) -> Vec<Op> {
-    let each = leaving.iter().map(|(key, leaving)| leaving.ops(*key));
-    each.flatten().collect()
-}
-
-/// Whether `leaving` contains an entry.
-fn contains(leaving: &Leavings, (service, server): &Entry) -> bool {
-    match (leaving.get(service), server) {
-        (Some(Leaving::Service), None) => true,
-        (Some(Leaving::Servers(servers)), Some(server)) => servers.contains(server),
-        _ => false,
-    }
-}
-
-/// Returns the entry that a removal operation removes.
-fn entry(removal: &Op) -> Entry {
-    (removal.service(), removal.destination())
-}
-
-/// Returns the part of a service that is ours, in the kernel, and no longer
-/// wanted.
-fn leaving(key: &ServiceKey, wanted: &Desired, before: Before<'_>) -> Option<Leaving> {
-    let ours = before.ours.table.services.get(key)?;
-    let found = before.kernel.get(key)?;
-    if !wanted.table.contains_key(key) {
-        return Some(Leaving::Service);
-    }
-    let is_leaving =
-        |server: &&DestinationKey| ours.contains(*server) && !wanted.has_destination(key, server);
-    let servers = found.destinations.keys().filter(is_leaving);
-    let servers: Vec<_> = servers.copied().collect();
-    (!servers.is_empty()).then_some(Leaving::Servers(servers))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const BEFORE_TAKEOVER: Duration = Duration::from_secs(60);
 impl Loop {
     /// Returns whether this director should have the VIPs of its group.
     pub(super) fn holding(&self, now: Duration) -> Holding {
-        if self.is_in_grace(now) || self.caution.is_elsewhere() {
+        if self.is_in_grace(now) || self.caution.may_be_elsewhere() {
             return Holding::Undecided;
         }
         let Some(group) = self.in_force() else {

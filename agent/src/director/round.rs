@@ -139,6 +139,7 @@ impl Loop {
             kernel: self.state.believed().expect("the kernel was read"),
             changed: self.state.dirty(),
             absence: &self.absence,
+            looks: self.caution.looks(),
         };
         let retained = self.retention.retain(wanted, before, removals, now);
         let believed = match &retained.doubtful {

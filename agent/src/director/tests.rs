@@ -31,6 +31,7 @@ mod grants;
 mod health;
 mod health_steps;
 mod holder;
+mod looks;
 mod no_journal;
 mod peers;
 mod places;

@@ -6,13 +6,26 @@ use std::collections::BTreeMap;
 use crds::{Kind, ObjectKey};
 use serde::{Deserialize, Serialize};
 
-/// The answer to an input's look-up in its cluster.
+/// What an input says about its looks at the cluster. A look reads the cluster
+/// and our custom resource definitions. Looks are numbered in the order in which
+/// they begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Word {
+    /// Objects follow that were deleted, or a listing is complete. Their
+    /// removals must wait for the look with this number, or for a later one.
+    Awaited {
+        /// The number of the look.
+        look: u64,
+        /// Whether a listing is complete.
+        is_listing: bool,
+    },
     /// The UID of the cluster whose API server answers.
     Cluster(Answer<String>),
     /// The state of the custom resource definition with the given name.
     Definition(&'static str, Answer<Definition>),
+    /// The look with this number has ended, with or without an answer. Its
+    /// answers were sent before.
+    Ended(u64),
 }
 
 /// The result of looking up one fact.
@@ -29,6 +42,16 @@ pub enum Answer<T> {
     /// agents of such a chart needed no look-up, and only limited the number of
     /// removals.
     NotAllowed,
+}
+
+impl<T> Answer<T> {
+    /// Returns why there is no answer, or none if the API server answered.
+    pub fn unanswered(&self) -> Option<&str> {
+        match self {
+            Self::None(why) => Some(why),
+            Self::Is(_) | Self::NotAllowed => None,
+        }
+    }
 }
 
 /// The state of a custom resource definition in the cluster.

@@ -19,19 +19,21 @@ use std::{
 use crds::advice;
 use hyper::http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Config, api::ListParams, runtime::watcher::DefaultBackoff};
+use kube::{Api, Client, Config, api::ListParams};
 use tokio::{net::lookup_host, task::spawn_blocking, time};
 
+use super::pauses::Pauses;
 use crate::{
     event::Event,
     host::{conntrack::real_remote, sockets::own_connections},
     said::Said,
 };
 
-/// The interval at which the API server's host name is resolved again. While
-/// the API server does not answer, the agent also reads the EndpointSlices at
-/// this interval.
+/// The interval at which the API server's host name is resolved again.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// The shortest and the longest pause before the EndpointSlices are read again
+/// while the API server does not answer, without the random part.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The interval at which the EndpointSlices are read again. This interval is
 /// long, because API servers rarely change and every agent of a fleet reads the
 /// EndpointSlices.
@@ -110,13 +112,13 @@ impl ApiServers {
     /// of the API server.
     pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
         let mut was_away = false;
-        let mut pauses = DefaultBackoff::default();
+        let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
         while let Err(problem) = self.look(client, events).await {
             was_away = true;
             self.said.warn([format!(
                 "{problem}. Trying again; the kernel's table stays as it is"
             )]);
-            time::sleep(pauses.next().unwrap_or(INTERVAL)).await;
+            time::sleep(pauses.next()).await;
         }
         if was_away {
             tracing::info!("the API server answers now");
@@ -225,10 +227,14 @@ impl ApiServers {
             true => ENDPOINTS_INTERVAL,
             false => INTERVAL,
         };
+        let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
         loop {
             time::sleep(match self.endpoints_due {
-                Some(_) => interval,
-                None => INTERVAL,
+                Some(_) => {
+                    pauses.reset();
+                    interval
+                }
+                None => pauses.next(),
             })
             .await;
             // Nothing is logged here if the API server does not answer, because

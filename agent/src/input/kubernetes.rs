@@ -15,7 +15,7 @@ use crds::{
 };
 use futures::StreamExt;
 use kube::{
-    Api, Client, CustomResourceExt, Resource,
+    Api, Client, Resource,
     core::{ApiResource, DynamicObject, object::HasSpec},
     runtime::{WatchStreamExt, watcher},
 };
@@ -25,11 +25,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{
-    membership::Membership,
-    origin::{Look, Origin},
-    version::{self, Highest},
-};
+use super::{look::Looker, membership::Membership, pauses::Pauses, version};
 use crate::{event::Event, said::Said};
 
 /// The maximum number of events of a watch that are handled in one batch.
@@ -38,8 +34,9 @@ const CHUNK: usize = 256;
 /// of a watch is dead, the agent notices this soon after the watch should have
 /// ended.
 pub const SILENCE: u32 = 50;
-/// The wait before the agent repeats a listing that had no resourceVersion.
-const RETRY: Duration = Duration::from_secs(1);
+/// The shortest and the longest pause before the agent repeats a listing that
+/// had no resourceVersion, without the random part.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// A director's group, and what the publisher learns about its members.
 pub struct Group<'a> {
@@ -58,21 +55,27 @@ pub struct Group<'a> {
 /// change. All watches start again if another cluster answers at the API server's
 /// address, or if the cluster returns to an older state.
 pub async fn watch(client: Client, group: Group<'_>, events: Sender<Event>) {
-    loop {
-        let moved = Notify::new();
-        tokio::select! {
-            () = everything(&client, &group, &events, &moved) => return,
-            () = moved.notified() => {
-                tracing::warn!(
-                    "another cluster answers at the same address, or an older state of the same \
-                     cluster: listing all objects again"
-                );
+    let looker = Looker::new(client.clone());
+    let watches = async {
+        loop {
+            tokio::select! {
+                () = everything(&client, &group, &events, &looker) => return,
+                () = looker.moved() => {
+                    tracing::warn!(
+                        "another cluster answers at the same address, or an older state of the \
+                         same cluster: listing all objects again"
+                    );
+                }
             }
         }
+    };
+    tokio::select! {
+        () = watches => {}
+        () = looker.run(&events) => {}
     }
 }
 
-async fn everything(client: &Client, group: &Group<'_>, events: &Sender<Event>, moved: &Notify) {
+async fn everything(client: &Client, group: &Group<'_>, events: &Sender<Event>, looker: &Looker) {
     let name = group.name;
     let watched = watcher::Config::default().timeout(SILENCE);
     let of_group = watched
@@ -82,7 +85,7 @@ async fn everything(client: &Client, group: &Group<'_>, events: &Sender<Event>, 
     let objects = Objects {
         client,
         events,
-        moved,
+        looker,
     };
     tokio::join!(
         objects.watch::<VirtualService>(Kind::VirtualService, of_group, Event::VirtualService),
@@ -96,8 +99,7 @@ async fn everything(client: &Client, group: &Group<'_>, events: &Sender<Event>, 
 struct Objects<'a> {
     client: &'a Client,
     events: &'a Sender<Event>,
-    /// Notifies the watches when all objects must be listed again.
-    moved: &'a Notify,
+    looker: &'a Looker,
 }
 
 /// The reason why a watch ended.
@@ -116,23 +118,17 @@ impl Objects<'_> {
         config: watcher::Config,
         event: impl Fn(Change<K>) -> Event,
     ) where
-        K: Resource<DynamicType = ()>
-            + CustomResourceExt
-            + HasSpec
-            + Clone
-            + Debug
-            + Send
-            + 'static,
+        K: Resource<DynamicType = ()> + HasSpec + Clone + Debug + Send + 'static,
         Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
         <K as HasSpec>::Spec: Debug,
     {
-        let mut origin = Origin::new(self.client.clone(), K::crd_name());
-        while let End::Undated = self.follow(kind, &config, &event, &mut origin).await {
+        let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
+        while let End::Undated = self.follow(kind, &config, &event, &mut pauses).await {
             tracing::warn!(
                 "the API server listed its {kind}s, but did not say at which resourceVersion: \
                  listing them again"
             );
-            time::sleep(RETRY).await;
+            time::sleep(pauses.next()).await;
         }
     }
 
@@ -142,7 +138,7 @@ impl Objects<'_> {
         kind: Kind,
         config: &watcher::Config,
         event: &impl Fn(Change<K>) -> Event,
-        origin: &mut Origin,
+        pauses: &mut Pauses,
     ) -> End
     where
         K: Resource<DynamicType = ()> + HasSpec + Clone + Debug + Send + 'static,
@@ -169,31 +165,15 @@ impl Objects<'_> {
         });
         let mut stream = pin!(stream.ready_chunks(CHUNK));
         let mut away = Away::default();
-        let mut highest = Highest::default();
         let mut is_dated = false;
-        loop {
-            let steps = tokio::select! {
-                steps = stream.next() => match steps {
-                    Some(steps) => steps,
-                    None => return End::Unheard,
-                },
-                () = origin.due() => Vec::new(),
-            };
-            let look = match steps.is_empty() {
-                true => look_again(origin, &api, &highest, events).await,
-                false => {
-                    origin
-                        .before(steps.iter().map(|(step, _)| step), events)
-                        .await
-                }
-            };
-            match look {
-                Look::Done => {}
-                Look::Moved => self.moved.notify_one(),
-                Look::Unheard => return End::Unheard,
+        self.looker.begin(kind);
+        while let Some(steps) = stream.next().await {
+            if let Some(word) = self.looker.before(kind, &steps)
+                && events.send(Event::Caution(word)).is_err()
+            {
+                return End::Unheard;
             }
             for (step, source) in steps {
-                highest.saw(&step);
                 let step = match step {
                     Ok(step) => step,
                     Err(error) => {
@@ -208,9 +188,9 @@ impl Objects<'_> {
                     // old the listing is. An old listing may lack objects that
                     // exist, so the agent lists the objects again.
                     watcher::Event::InitDone if !is_dated => return End::Undated,
+                    watcher::Event::InitDone => pauses.reset(),
                     _ => {}
                 }
-                let source = source.inspect(|source| highest.heard(source));
                 let source = source.map(|source| Event::Listing(kind, source));
                 for event in source.into_iter().chain([event(change(step))]) {
                     if events.send(event).is_err() {
@@ -219,31 +199,7 @@ impl Objects<'_> {
                 }
             }
         }
-    }
-}
-
-/// Checks the cluster and the CustomResourceDefinition again, and whether the
-/// resourceVersion has decreased.
-async fn look_again<K>(
-    origin: &mut Origin,
-    api: &Api<K>,
-    highest: &Highest,
-    events: &Sender<Event>,
-) -> Look
-where
-    K: Resource + DeserializeOwned + Clone + Debug,
-{
-    let look = origin.look(events).await;
-    if look != Look::Done {
-        return look;
-    }
-    match version::current(api).await {
-        Some(current) if highest.is_above(&current) => Look::Moved,
-        Some(_) => Look::Done,
-        None => {
-            origin.look_again();
-            Look::Done
-        }
+        End::Unheard
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::{
     time::{self, Instant},
 };
 
+use super::pauses::Pauses;
 use crate::{event::Event, said::Said};
 
 /// The directors whose Leases the agent reads, each with the time between two
@@ -23,6 +24,10 @@ pub type Looks = BTreeMap<String, Duration>;
 
 /// The maximum wait for the API server's answer to a request for a Lease.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The shortest and the longest pause before a Lease is read again that could
+/// not be read, without the random part. The longest pause is short, because a
+/// director whose Lease cannot be read does not count as live for long.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// The interface to the reader of other directors' Leases. The interface is
 /// small, so that tests can replace the reader with a model.
@@ -40,7 +45,8 @@ impl Leases for UnboundedSender<Looks> {
 }
 
 /// Reads the Leases that the loop asks for in `namespace`, at the requested
-/// intervals. If the API server does not answer, no event is sent.
+/// intervals. If the API server does not answer, no event is sent, and the
+/// Leases are read again after growing pauses.
 pub async fn watch(
     client: Client,
     namespace: &str,
@@ -50,6 +56,7 @@ pub async fn watch(
     let leases = Api::<Lease>::namespaced(client, namespace);
     let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut said = Said::default();
+    let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
     loop {
         let next = due.values().map(|(at, _)| *at).min();
         tokio::select! {
@@ -77,7 +84,7 @@ pub async fn watch(
                         names.push(name.clone());
                     }
                 }
-                let mut problems = BTreeSet::new();
+                let (mut problems, mut unread) = (BTreeSet::new(), Vec::new());
                 for name in names {
                     match look(&leases, &name).await {
                         Ok(renewal) => {
@@ -89,7 +96,16 @@ pub async fn watch(
                         }
                         Err(why) => {
                             problems.insert(why);
+                            unread.push(name);
                         }
+                    }
+                }
+                if unread.is_empty() {
+                    pauses.reset();
+                } else {
+                    let again = Instant::now() + pauses.next();
+                    for name in unread {
+                        due.entry(name).and_modify(|(at, _)| *at = again);
                     }
                 }
                 said.warn(problems);

@@ -13,9 +13,10 @@ pub mod api_time;
 pub mod kubernetes;
 pub mod leases;
 pub mod links;
+pub mod look;
 pub mod manifests;
 pub mod membership;
-pub mod origin;
+mod pauses;
 pub mod reader;
 mod version;
 

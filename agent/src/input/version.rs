@@ -9,7 +9,7 @@
 //! was restored in between, the answer may have a higher resourceVersion than
 //! the listing.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use kube::{
     Api, Resource,
@@ -19,8 +19,10 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time;
 
-use super::origin::ANSWER_TIME;
 use crate::event::origin::Source;
+
+/// The maximum wait for the API server's answer to a request.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// Returns the current resourceVersion of the objects of one kind, or `None` if
 /// the API server does not answer in time.
@@ -38,7 +40,7 @@ where
 }
 
 /// The highest resourceVersion that the agent has seen in one watch.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Highest(Option<u64>);
 
 impl Highest {

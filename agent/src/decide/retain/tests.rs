@@ -34,6 +34,7 @@ struct Scene {
     ours: Remembered,
     kernel: ActualTable,
     retention: Retention,
+    looks: ClusterLooks,
     now: Duration,
 }
 
@@ -45,6 +46,7 @@ impl Scene {
             ours: Remembered::default(),
             kernel: ActualTable::default(),
             retention: Retention::new(grace),
+            looks: ClusterLooks::default(),
             now: Duration::ZERO,
         }
     }
@@ -73,6 +75,7 @@ impl Scene {
             kernel: &self.kernel,
             changed: None,
             absence: &Absence::default(),
+            looks: self.looks,
         };
         let wanted = wish_for(wanted.clone());
         self.retention.retain(wanted, before, removals, self.now)

@@ -177,3 +177,34 @@ fn replaced_services_do_not_count_for_the_guard_and_removed_ones_count_from_the_
         "a minute after the permission, and not after the removal"
     );
 }
+
+#[test]
+fn each_removal_waits_for_the_look_that_was_awaited_when_its_entry_left() {
+    let all = web(&[(1, 5), (2, 5), (3, 5)]);
+    let mut scene = served(&all);
+    scene.looks.wait_for(1, false);
+    let Retained { in_force, held, .. } = scene.at(s(1), &web(&[(2, 5), (3, 5)]));
+    assert_eq!((weights(&in_force), held), (vec![5, 5, 5], vec![]));
+    scene.looks.wait_for(2, false);
+    scene.at(s(2), &web(&[(3, 5)]));
+    scene.looks.end(1);
+    let Retained { in_force, held, .. } = scene.at(s(3), &web(&[(3, 5)]));
+    assert_eq!((weights(&in_force), held), (vec![0, 5, 5], vec![]));
+    scene.looks.end(2);
+    let Retained { in_force, .. } = scene.at(s(4), &web(&[(3, 5)]));
+    assert_eq!(weights(&in_force), [0, 0, 5]);
+    assert_eq!(scene.retention.next_deadline(), Some(s(13)));
+}
+
+#[test]
+fn a_removal_that_is_due_before_all_is_listed_waits_for_the_listings_look() {
+    let mut scene = served(&web(&[(1, 5)]));
+    scene.now = s(1);
+    scene.retain(&wish(&[]), Removals::NotYet);
+    scene.looks.wait_for(1, true);
+    scene.at(s(2), &wish(&[]));
+    assert_eq!(scene.retention.next_deadline(), None, "it has not begun");
+    scene.looks.end(1);
+    scene.at(s(3), &wish(&[]));
+    assert_eq!(scene.retention.next_deadline(), Some(s(13)));
+}

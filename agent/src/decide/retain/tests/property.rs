@@ -18,6 +18,8 @@ enum Step {
     Apply,
     /// The given number of seconds passes.
     Wait(u64),
+    /// Removals wait for the next look at the cluster, or a look ends.
+    Look(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -28,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (port, 1..6_u8).prop_map(|(port, last)| Step::Delete(port, last)),
         2 => Just(Step::Apply),
         1 => (1..12_u64).prop_map(Step::Wait),
+        1 => any::<bool>().prop_map(Step::Look),
     ]
 }
 
@@ -49,6 +52,8 @@ struct Twins {
     whole: Retention,
     wanted: Arc<Desired>,
     changed: BTreeSet<ServiceKey>,
+    /// The number of the last look.
+    looks: u64,
 }
 
 impl Twins {
@@ -77,6 +82,13 @@ impl Twins {
                 }
             }
             Step::Apply => self.apply(in_force),
+            Step::Look(ends) => {
+                self.looks += u64::from(!ends);
+                match ends {
+                    true => _ = self.told.looks.end(self.looks),
+                    false => self.told.looks.wait_for(self.looks, false),
+                }
+            }
             Step::Wait(seconds) => self.told.now += Duration::from_secs(*seconds),
         }
     }
@@ -99,9 +111,10 @@ impl Twins {
             ours,
             kernel,
             retention,
+            looks,
             now,
         } = &mut self.told;
-        let now = *now;
+        let (looks, now) = (*looks, *now);
         let wish = || Wish {
             desired: self.wanted.clone(),
             ..wish_for(Desired::default())
@@ -112,6 +125,7 @@ impl Twins {
             kernel,
             changed,
             absence: &absence,
+            looks,
         };
         let told = retention.retain(wish(), before(Some(&changed)), removals, now);
         let whole = self.whole.retain(wish(), before(None), removals, now);
@@ -171,6 +185,7 @@ proptest! {
             whole: Retention::new(GRACE),
             wanted: Arc::default(),
             changed: BTreeSet::new(),
+            looks: 0,
         };
         let mut in_force = wish_for(Desired::default());
         for (steps, removals) in steps {
