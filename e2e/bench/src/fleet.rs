@@ -47,7 +47,7 @@ use self::{
     cluster::Cluster,
     director::{Director, Shared},
     metrics::StatusPatches,
-    tally::Tally,
+    tally::{Counts, Tally},
     world::Kind,
 };
 use crate::{
@@ -156,7 +156,7 @@ impl Fleet {
     /// the controller's patches.
     async fn patches(&self) -> Result<StatusPatches> {
         let mut patches = StatusPatches::read(&self.administrator).await?;
-        let by_agents: u64 = self.directors.iter().map(|d| d.counts().statuses()).sum();
+        let by_agents: u64 = self.counts().map(Counts::statuses).sum();
         patches.directors = patches.directors.saturating_sub(by_agents);
         Ok(patches)
     }
@@ -219,7 +219,7 @@ impl Fleet {
     /// Returns the number and the bytes of the watch events of each director so
     /// far.
     fn received(&self) -> Vec<(u64, u64)> {
-        let counts = self.directors.iter().map(Director::counts);
+        let counts = self.counts();
         counts
             .map(|own| (own.events(), own.event_bytes()))
             .collect()
@@ -227,8 +227,12 @@ impl Fleet {
 
     /// Returns the number of status patches of each director so far.
     fn statuses(&self) -> Vec<u64> {
-        let counts = self.directors.iter().map(Director::counts);
-        counts.map(tally::Counts::statuses).collect()
+        self.counts().map(Counts::statuses).collect()
+    }
+
+    fn counts(&self) -> impl Iterator<Item = &Counts> {
+        let directors = self.directors.iter();
+        directors.map(|director| &director.sight().counts)
     }
 
     /// Returns what the status of a service says.

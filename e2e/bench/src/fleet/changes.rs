@@ -95,7 +95,7 @@ impl Fleet {
         let last = self
             .directors
             .iter()
-            .map(|director| director.counts().last_status());
+            .map(|director| director.sight().counts.last_status());
         let last = last.max().unwrap_or(start);
         let is_programmed = |fleet: &Self| {
             let now = fleet.world().published(Kind::VirtualServices, &name);

@@ -26,6 +26,7 @@ use tempfile::TempDir;
 
 use super::{
     child::Background,
+    table::GROUP,
     tally::{Counts, Tally},
 };
 
@@ -187,7 +188,7 @@ impl Cluster {
             .args(["upgrade", "--install", "ipvs-operator"])
             .arg(chart())
             .args(["--namespace", NAMESPACE, "--create-namespace", "--set-json"])
-            .arg(format!("directorGroups.default={group}"))
+            .arg(format!("directorGroups.{GROUP}={group}"))
             .arg("--kubeconfig")
             .arg(self.folder.path().join("kubeconfig"))
             .env("HOME", self.folder.path())

@@ -4,10 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,15 +31,16 @@ use tokio::{
 };
 
 use super::{
+    table::GROUP,
     tally::Counts,
-    watch::{self, GROUP},
+    watch::{self, Sight},
     world::{Kind, World},
 };
 
 /// What all simulated directors share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) world: World,
+    pub(super) world: Arc<World>,
     /// The number of services and destinations that each director has.
     pub(super) entries: (usize, usize),
     /// The number of servers that each director checks.
@@ -61,11 +59,8 @@ pub(super) struct Director(Arc<Inner>);
 
 struct Inner {
     name: String,
-    client: Client,
-    counts: Counts,
+    sight: Sight,
     shared: Arc<Shared>,
-    /// The resourceVersions that the watches have reached, by kind.
-    seen: [AtomicU64; Kind::ALL.len()],
     observed: channel::Sender<Option<Observed>>,
     fixed: Fixed,
     unhealthy: Mutex<Vec<UnhealthyServer>>,
@@ -104,10 +99,8 @@ impl Director {
         };
         Self(Arc::new(Inner {
             name,
-            client,
-            counts,
+            sight: Sight::new(client, counts, shared.world.clone()),
             shared,
-            seen: Default::default(),
             observed: channel::Sender::new(None),
             fixed: Fixed {
                 outcome,
@@ -119,7 +112,7 @@ impl Director {
     }
 
     /// Registers the director and renews its Lease, with the agent's own code.
-    /// The director reports nothing until [`Director::changed`] is called.
+    /// The director reports nothing until [`Director::report`] is called.
     pub(super) fn publish(&self) {
         let identity = Identity {
             name: self.0.name.clone(),
@@ -128,7 +121,7 @@ impl Director {
             lease_namespace: NAMESPACE.to_owned(),
         };
         let shared = self.0.shared.clone();
-        let client = self.0.client.clone();
+        let client = self.0.sight.client.clone();
         let observed = self.0.observed.subscribe();
         self.spawn(async move {
             let vanished = Notify::new();
@@ -143,19 +136,27 @@ impl Director {
         });
     }
 
-    /// Starts the director's watches at the given resourceVersions.
+    /// Starts the director's watches at the given resourceVersions, and reports
+    /// what they change.
     pub(super) fn watch(&self, from: [u64; Kind::ALL.len()]) {
         for (kind, version) in Kind::ALL.into_iter().zip(from) {
-            self.saw(kind, version);
+            self.0.sight.saw(kind, version);
             let this = self.clone();
-            self.spawn(async move { watch::follow(&this, kind).await });
+            self.spawn(async move { watch::follow(&this.0.sight, kind).await });
         }
+        let this = self.clone();
+        self.spawn(async move {
+            loop {
+                this.0.sight.changed.notified().await;
+                this.report();
+            }
+        });
     }
 
     /// Reports the current state if it differs from the last report.
-    pub(super) fn changed(&self) {
+    pub(super) fn report(&self) {
         let world = &self.0.shared.world;
-        let digest = |kind| world.digest(kind, self.seen(kind)).to_string();
+        let digest = |kind| world.digest(kind, self.0.sight.seen(kind)).to_string();
         let used = WorldDigests {
             virtual_services: digest(Kind::VirtualServices),
             real_servers: digest(Kind::RealServers),
@@ -179,7 +180,7 @@ impl Director {
         self.spawn(async move {
             time::sleep(after).await;
             *this.unhealthy() = unhealthy;
-            this.changed();
+            this.report();
         });
     }
 
@@ -188,26 +189,9 @@ impl Director {
         self.tasks().abort_all();
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.0.client
-    }
-
-    pub(super) fn counts(&self) -> &Counts {
-        &self.0.counts
-    }
-
-    pub(super) fn world(&self) -> &World {
-        &self.0.shared.world
-    }
-
-    /// Returns the resourceVersion that the watch of a kind has reached.
-    pub(super) fn seen(&self, kind: Kind) -> u64 {
-        self.0.seen[kind as usize].load(Relaxed)
-    }
-
-    /// Records the resourceVersion that the watch of a kind has reached.
-    pub(super) fn saw(&self, kind: Kind, version: u64) {
-        self.0.seen[kind as usize].store(version, Relaxed);
+    /// Returns what the director's watches share.
+    pub(super) fn sight(&self) -> &Sight {
+        &self.0.sight
     }
 
     fn observed(&self, used: WorldDigests, health: HealthReport) -> Observed {

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::watch::GROUP;
+use super::table::GROUP;
 
 /// The deadline for all listings together.
 const LISTED_WITHIN: Duration = Duration::from_secs(300);

@@ -18,7 +18,7 @@ use super::{
     table::Size,
     tally::{Call, Counts, Tally},
     watch::current_version,
-    world::{Kind, World},
+    world::Kind,
 };
 use crate::{
     figure::Target,
@@ -55,7 +55,7 @@ impl Fleet {
         log.say("the API server runs and has the chart");
         let administrator = cluster.administrator()?;
         let shared = Arc::new(Shared {
-            world: World::default(),
+            world: Arc::default(),
             entries: (size.services as usize, size.destinations()),
             checked: size.checked(),
             vips: size.vips(),
@@ -99,7 +99,7 @@ impl Fleet {
         let agents = self.directors.len().min(LISTING);
         let clients: Vec<_> = self.directors[..agents]
             .iter()
-            .map(|director| director.client().clone())
+            .map(|director| director.sight().client.clone())
             .collect();
         let (before, server) = (self.tally.read(), processor_seconds(self.cluster.server())?);
         let took = listing::list(&clients).await?;
@@ -159,7 +159,7 @@ impl Fleet {
             .await?;
         self.log.say(format_args!("{watches} watches are open"));
         let (before, start) = (self.tally.read(), Instant::now());
-        self.directors.iter().for_each(Director::changed);
+        self.directors.iter().for_each(Director::report);
         self.wait_for_calls(before, Call::Status, all, "reports")
             .await?;
         self.log.say("every director has reported");

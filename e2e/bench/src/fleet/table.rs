@@ -22,6 +22,8 @@ use super::{
     world::{Kind, World},
 };
 
+/// The group of all simulated directors.
+pub(super) const GROUP: &str = "default";
 /// The namespace of all VirtualServices and RealServers.
 pub(super) const TENANT: &str = "default";
 /// The RealServer that half of the services select, in addition to their own.

@@ -2,7 +2,13 @@
 //! `kube::runtime::watcher` in an agent, at the same times, but they decode as
 //! little as possible.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use agent::input::kubernetes::SILENCE;
 use anyhow::{Context, Result, bail};
@@ -16,12 +22,17 @@ use kube::{
 };
 use memchr::memmem;
 use serde::Deserialize;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
-use super::{director::Director, world::Kind};
+use super::{
+    table::GROUP,
+    tally::Counts,
+    world::{Kind, World},
+};
 
-/// The group of all simulated directors.
-pub(super) const GROUP: &str = "default";
 /// The number of objects in one page of a listing: the watcher's default.
 const PAGE: u32 = 500;
 /// How much longer than a watch lasts the watcher waits for an event.
@@ -31,6 +42,40 @@ const IDLE: Duration = Duration::from_secs(SILENCE as u64 + 5);
 const RECHECK: Duration = Duration::from_secs(10);
 /// A line buffer that is larger than this is freed after the line.
 const MOST_KEPT: usize = 256 << 10;
+
+/// What the watches of one director share.
+pub(super) struct Sight {
+    pub(super) client: Client,
+    pub(super) counts: Counts,
+    pub(super) world: Arc<World>,
+    /// Notified when the director's view of the world may have changed.
+    pub(super) changed: Notify,
+    /// The resourceVersions that the watches have reached, by kind.
+    seen: [AtomicU64; Kind::ALL.len()],
+}
+
+impl Sight {
+    /// Returns the sight of a director that has seen nothing.
+    pub(super) fn new(client: Client, counts: Counts, world: Arc<World>) -> Self {
+        Self {
+            client,
+            counts,
+            world,
+            changed: Notify::new(),
+            seen: Default::default(),
+        }
+    }
+
+    /// Returns the resourceVersion that the watch of a kind has reached.
+    pub(super) fn seen(&self, kind: Kind) -> u64 {
+        self.seen[kind as usize].load(Relaxed)
+    }
+
+    /// Records the resourceVersion that the watch of a kind has reached.
+    pub(super) fn saw(&self, kind: Kind, version: u64) {
+        self.seen[kind as usize].store(version, Relaxed);
+    }
+}
 
 /// One watch: which objects of which kind.
 struct Watched {
@@ -152,16 +197,16 @@ pub(super) async fn current_version(client: &Client, kind: Kind) -> Result<u64> 
 
 /// Watches the objects of one kind without end, from the resourceVersion that
 /// the director has seen.
-pub(super) async fn follow(director: &Director, kind: Kind) {
+pub(super) async fn follow(sight: &Sight, kind: Kind) {
     let watched = Watched::of(kind);
     let mut backoff = DefaultBackoff::default();
     let mut must_list = false;
     loop {
         let ended = match must_list {
-            true => list(director, kind, &watched)
+            true => list(sight, kind, &watched)
                 .await
                 .map(|()| must_list = false),
-            false => watch(director, kind, &watched).await,
+            false => watch(sight, kind, &watched).await,
         };
         let Err(error) = ended else {
             continue;
@@ -171,8 +216,8 @@ pub(super) async fn follow(director: &Director, kind: Kind) {
             if watched.definition.is_some() && !must_list {
                 sleep(RECHECK).await;
                 // A failed check is not repeated here.
-                let _ = watched.origin(director.client()).await;
-                let _ = watched.current(director.client()).await;
+                let _ = watched.origin(&sight.client).await;
+                let _ = watched.current(&sight.client).await;
             }
             std::future::pending::<()>().await;
         };
@@ -191,22 +236,22 @@ pub(super) async fn follow(director: &Director, kind: Kind) {
 #[error("the resourceVersion is too old")]
 struct Gone;
 
-async fn list(director: &Director, kind: Kind, watched: &Watched) -> Result<()> {
-    let version = watched.list(director.client()).await?;
-    director.saw(kind, version);
-    director.changed();
+async fn list(sight: &Sight, kind: Kind, watched: &Watched) -> Result<()> {
+    let version = watched.list(&sight.client).await?;
+    sight.saw(kind, version);
+    sight.changed.notify_one();
     // The agent checks the origin again if this check fails.
-    let _ = watched.origin(director.client()).await;
+    let _ = watched.origin(&sight.client).await;
     Ok(())
 }
 
 /// Opens a watch, and reads its events until the watch ends.
-async fn watch(director: &Director, kind: Kind, watched: &Watched) -> Result<()> {
+async fn watch(sight: &Sight, kind: Kind, watched: &Watched) -> Result<()> {
     let mut parameters = WatchParams::default().timeout(SILENCE);
     parameters.field_selector.clone_from(&watched.fields);
-    let from = director.seen(kind);
+    let from = sight.seen(kind);
     let request = watched.request().watch(&parameters, &from.to_string())?;
-    let stream = director.client().request_stream(request).await;
+    let stream = sight.client.request_stream(request).await;
     let mut stream = std::pin::pin!(stream.map_err(gone)?);
     let mut line = Vec::new();
     loop {
@@ -223,16 +268,16 @@ async fn watch(director: &Director, kind: Kind, watched: &Watched) -> Result<()>
             }
         }
         let version = version(&line)?;
-        let before = director.seen(kind);
+        let before = sight.seen(kind);
         if line.starts_with(br#"{"type":"BOOKMARK""#) {
-            director.saw(kind, version);
+            sight.saw(kind, version);
             continue;
         }
-        director.counts().event(line.len());
-        let is_change = director.world().see(kind, before, version, &line);
-        director.saw(kind, version);
+        sight.counts.event(line.len());
+        let is_change = sight.world.see(kind, before, version, &line);
+        sight.saw(kind, version);
         match is_change {
-            Ok(true) => director.changed(),
+            Ok(true) => sight.changed.notify_one(),
             Ok(false) => {}
             Err(error) => eprintln!("fleet: an event that cannot be decoded: {error:#}"),
         }
