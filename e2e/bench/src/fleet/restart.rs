@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::{
     Fleet,
-    tally::{Call, Second},
+    tally::{Call, Counts, Second},
 };
 
 /// How long the requests after the restart are counted.
@@ -22,6 +22,7 @@ impl Fleet {
     /// minute after the API server answers again.
     pub(super) async fn restart_api_server(&mut self) -> Result<()> {
         self.log.say("restarting the API server");
+        let expired = self.expired();
         let start = Instant::now();
         self.cluster.restart()?;
         self.cluster.wait_until_ready().await?;
@@ -45,6 +46,8 @@ impl Fleet {
         self.report("restart_lists", since.of(Call::List) as f64, "requests");
         self.report("restart_watches", since.of(Call::Watch) as f64, "requests");
         self.report("restart_refused", since.refused as f64, "requests");
+        let expired = self.expired() - expired;
+        self.report("restart_expired", expired as f64, "watches");
         let failed: u32 = seconds.iter().map(|second| second.failed).sum();
         self.report("restart_failed", f64::from(failed), "requests");
         let peak = seconds.iter().map(Second::total).max().unwrap_or_default();
@@ -53,6 +56,10 @@ impl Fleet {
         let server = used_after.percent(&used, |used| used.server);
         self.report("restart_api_server", server, "%");
         Ok(())
+    }
+
+    fn expired(&self) -> u64 {
+        self.counts().map(Counts::expired).sum()
     }
 }
 

@@ -235,6 +235,8 @@ impl Fleet {
         let events = most(&received, &after, |own| own.0);
         let bytes = most(&received, &after, |own| own.1);
         self.report("all_programmed_events", events as f64, "events/director");
+        let expired: u64 = self.counts().map(Counts::expired).sum();
+        self.report("all_programmed_expired", expired as f64, "watches");
         self.report("all_programmed_bytes", bytes as f64 / 1e6, "MB/director");
         Ok(())
     }

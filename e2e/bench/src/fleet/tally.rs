@@ -219,6 +219,7 @@ struct Own {
     last_status: AtomicU64,
     events: AtomicU64,
     event_bytes: AtomicU64,
+    expired: AtomicU64,
 }
 
 impl Counts {
@@ -229,6 +230,7 @@ impl Counts {
             last_status: AtomicU64::new(0),
             events: AtomicU64::new(0),
             event_bytes: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
         }))
     }
 
@@ -256,6 +258,17 @@ impl Counts {
     pub(super) fn event(&self, bytes: usize) {
         self.0.events.fetch_add(1, Relaxed);
         self.0.event_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// The number of watches that had to list again, because the API server no
+    /// longer had the events after their resourceVersion.
+    pub(super) fn expired(&self) -> u64 {
+        self.0.expired.load(Relaxed)
+    }
+
+    /// Counts a watch that must list again.
+    pub(super) fn expire(&self) {
+        self.0.expired.fetch_add(1, Relaxed);
     }
 
     fn status_written(&self) {

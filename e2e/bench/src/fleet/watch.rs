@@ -211,7 +211,10 @@ pub(super) async fn follow(sight: &Sight, kind: Kind) {
         let Err(error) = ended else {
             continue;
         };
-        must_list |= error.downcast_ref::<Gone>().is_some();
+        if error.downcast_ref::<Gone>().is_some() {
+            sight.counts.expire();
+            must_list = true;
+        }
         let recheck = async {
             if watched.definition.is_some() && !must_list {
                 sleep(RECHECK).await;
