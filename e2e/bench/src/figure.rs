@@ -10,6 +10,8 @@ pub(crate) enum Target {
     AtMost(f64),
     /// The measured figure should be at least the given number.
     AtLeast(f64),
+    /// The figure has no target.
+    Reported,
 }
 
 /// A measured number with its name, unit and target.
@@ -41,11 +43,16 @@ impl Figure {
         match self.target {
             Target::AtMost(limit) => value > limit,
             Target::AtLeast(limit) => value < limit,
+            Target::Reported => false,
         }
     }
 
     fn verdict(&self) -> &'static str {
-        if self.is_short() { "short" } else { "ok" }
+        match self.target {
+            Target::Reported => "reported",
+            _ if self.is_short() => "short",
+            _ => "ok",
+        }
     }
 }
 
@@ -54,12 +61,13 @@ impl fmt::Display for Target {
         match self {
             Self::AtMost(limit) => write!(f, "<= {limit}"),
             Self::AtLeast(limit) => write!(f, ">= {limit}"),
+            Self::Reported => f.write_str("no target"),
         }
     }
 }
 
 /// Writes the figure as `BENCH <name> <value> <unit> <= or >= <target>
-/// ok|short`.
+/// ok|short`, or as `BENCH <name> <value> <unit> no target reported`.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -83,10 +91,11 @@ impl FromStr for Figure {
         let &["BENCH", name, value, unit, relation, limit, _] = words.as_slice() else {
             return Err(());
         };
-        let limit = limit.parse().map_err(|_| ())?;
+        let number = || limit.parse().map_err(|_| ());
         let target = match relation {
-            "<=" => Target::AtMost(limit),
-            ">=" => Target::AtLeast(limit),
+            "<=" => Target::AtMost(number()?),
+            ">=" => Target::AtLeast(number()?),
+            "no" => Target::Reported,
             _ => return Err(()),
         };
         let value = value.parse().map_err(|_| ())?;
@@ -163,6 +172,10 @@ mod tests {
             (
                 Figure::new("calls", 0.01234, "calls/op", Target::AtMost(0.02)),
                 "BENCH calls 0.0123 calls/op <= 0.02 ok",
+            ),
+            (
+                Figure::new("bytes", 62.5, "MB", Target::Reported),
+                "BENCH bytes 62.5 MB no target reported",
             ),
         ] {
             assert_eq!(figure.to_string(), line);

@@ -8,6 +8,8 @@
 //!   └ bench here …       in the lab's kernel: all other parts
 //!     └ bench contestant …   one sample, in a new network namespace
 //! bench servers …        the servers that agents probe
+//! bench fleet …          natively: an API server, the controller and simulated
+//!                        directors
 //! ```
 //!
 //! The program prints its progress, one line per figure (`BENCH <name> <value>
@@ -19,6 +21,7 @@ mod checked;
 mod contestant;
 mod director;
 mod figure;
+mod fleet;
 mod floor;
 mod load;
 mod no_host;
@@ -52,7 +55,7 @@ struct Arguments {
     parts: Vec<Part>,
 
     /// Exit with 1 if a figure misses its target
-    #[arg(long)]
+    #[arg(long, global = true)]
     check: bool,
 
     #[command(subcommand)]
@@ -111,6 +114,10 @@ impl Part {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what a fleet of simulated directors costs the API server and the
+    /// controller. The default size takes both cores of a small machine for half
+    /// an hour, and is not a part of the whole benchmark
+    Fleet(fleet::Size),
     /// Measure where the agent spends time while it loads a table, outside the
     /// lab and without a kernel
     Profile {
@@ -157,6 +164,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         None => return outside::run(arguments.parts, arguments.check),
+        Some(Command::Fleet(size)) => return fleet::run(size, arguments.check),
         Some(Command::Profile {
             services,
             servers,
