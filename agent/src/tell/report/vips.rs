@@ -1,7 +1,7 @@
 //! Reports the virtual addresses that a director has, and the problems of
 //! missing and contested addresses. The code is pure: it does no I/O.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use crds::{
     ObjectKey,
