@@ -17,7 +17,7 @@
 //! the agent lists all objects again.
 //!
 //! A look costs four small requests. When many objects are deleted one after
-//! another, all kinds share one look in about ten seconds ([`plan`]). Instead of
+//! another, all kinds share looks, with growing pauses between ([`plan`]). Instead of
 //! these looks, each agent could watch the cluster and the CRDs. But two more
 //! watches per agent would put more load on the API server. The events of these
 //! watches could also arrive later than the events of the objects.

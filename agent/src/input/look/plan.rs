@@ -7,12 +7,16 @@ use tokio::time::Instant;
 
 use super::super::pauses::Pauses;
 
-/// The least time between two looks because of deletions, without a random
-/// part of one to two seconds. When many objects are deleted one after another,
-/// their removals share looks.
-const DELETION_INTERVAL: Duration = Duration::from_secs(10);
-/// Spreads the looks of the agents of a fleet.
-const SPREAD: Duration = Duration::from_secs(1);
+/// The shortest pause between two looks because of deletions, without the
+/// random part. When many objects are deleted one after another, the pauses
+/// grow, and the removals share looks.
+const AFTER_DELETION: Duration = Duration::from_millis(500);
+/// The longest pause between two looks because of deletions, without the random
+/// part.
+const LONGEST_OF_DELETIONS: Duration = Duration::from_secs(8);
+/// The pauses between looks because of deletions begin to grow anew after this
+/// time without a deletion.
+const QUIET: Duration = Duration::from_secs(20);
 /// The shortest pause between a failure of a watch and a look, without the
 /// random part.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -52,6 +56,8 @@ pub(super) struct Plan {
     is_for_deletion: bool,
     /// When the next look for a deletion may begin.
     deletions_from: Option<Instant>,
+    /// The pauses between looks for deletions.
+    stream: Pauses,
     /// The pauses before a look without an answer is repeated.
     pauses: Pauses,
     /// The pauses between failures of watches and a look.
@@ -66,6 +72,7 @@ impl Plan {
             is_asked: false,
             is_for_deletion: false,
             deletions_from: None,
+            stream: Pauses::between(AFTER_DELETION, LONGEST_OF_DELETIONS),
             pauses: Pauses::between(AFTER_SILENCE, LONGEST),
             failures: Pauses::between(AFTER_FAILURE, LONGEST),
         }
@@ -103,8 +110,10 @@ impl Plan {
         self.begun += 1;
         self.next = None;
         if std::mem::take(&mut self.is_for_deletion) {
-            let spread = Pauses::between(SPREAD, SPREAD).next();
-            self.deletions_from = Some(now + DELETION_INTERVAL + spread);
+            if self.deletions_from.is_some_and(|from| from + QUIET <= now) {
+                self.stream.reset();
+            }
+            self.deletions_from = Some(now + self.stream.next());
         }
         Begun {
             number: self.begun,
@@ -152,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_deletion_is_looked_at_at_once_and_a_stream_every_ten_seconds() {
+    fn the_first_deletions_are_looked_at_soon_and_a_stream_every_ten_seconds() {
         let (mut plan, start) = (Plan::new(), Instant::now());
         assert_eq!(plan.ask(Why::Deletion, start), 1);
         assert_eq!(run(&mut plan, start), 1, "the first goes at once");
@@ -163,11 +172,14 @@ mod tests {
             assert_eq!(look, plan.begun + 1, "it begins after the deletion");
         }
         let looks = run(&mut plan, start + 100 * SECOND);
-        assert!((8..=11).contains(&looks), "{looks} looks in 100 s");
+        assert!((9..=18).contains(&looks), "{looks} looks in 100 s");
         let looks = run(&mut plan, start + 200 * SECOND);
         let quiet = start + 200 * SECOND;
         plan.ask(Why::Deletion, quiet);
         assert_eq!(run(&mut plan, quiet), looks + 1, "at once after quiet");
+        plan.ask(Why::Deletion, quiet);
+        let soon = run(&mut plan, quiet + SECOND);
+        assert_eq!(soon, looks + 2, "and the next one soon");
     }
 
     #[test]
@@ -179,8 +191,8 @@ mod tests {
         assert_eq!(run(&mut plan, start), 1);
         assert_eq!(plan.ask(Why::Listing, start), 2, "they share a look");
         assert_eq!(run(&mut plan, start), 2);
-        plan.ask(Why::Deletion, start + SECOND);
-        assert_eq!(run(&mut plan, start + SECOND), 2, "still a stream");
+        plan.ask(Why::Deletion, start);
+        assert_eq!(run(&mut plan, start), 2, "still a stream");
     }
 
     #[test]
