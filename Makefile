@@ -76,7 +76,7 @@ test-qemu: tools ## Run all of them on the second kernel: Debian's, with two pro
 	LAB_KERNEL=qemu $(CARGO) run --locked --quiet --bin lab -- tests
 
 .PHONY: bench
-bench: ## Measure speed and cost, 25 minutes; BENCH=--check fails if one is short
+bench: ## Measure speed and cost, 25 minutes; BENCH=--check fails if one is short, BENCH=fleet: a fleet
 	@e2e/tools/install bench
 	@echo "bench: building the programs, optimised (minutes the first time)" >&2
 	$(CARGO) build --locked --release --workspace --bins

@@ -34,7 +34,7 @@ const AT_ONCE: usize = 32;
 const SPREAD: Duration = Duration::from_secs(10);
 /// The interval of the heartbeat of the directors' loops.
 const BEAT: Duration = Duration::from_secs(1);
-const STARTED_WITHIN: Duration = Duration::from_secs(300);
+const STARTED_WITHIN: Duration = Duration::from_secs(900);
 const PROGRAMMED_WITHIN: Duration = Duration::from_secs(1800);
 /// The directors and the controller are at rest if no status has changed for
 /// this long. A director reports again after at most 10 s.
@@ -125,8 +125,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Registers all directors, starts their watches from one resourceVersion,
-    /// and lets them report.
+    /// Registers all directors, and lets them report.
     async fn start_directors(&mut self) -> Result<()> {
         let heartbeat = self.shared.heartbeat.clone();
         tokio::spawn(async move {
@@ -144,26 +143,41 @@ impl Fleet {
         }
         self.wait_for_calls(before, Call::Member, all, "registered directors")
             .await?;
-        let mut from = [0; Kind::ALL.len()];
-        for (version, kind) in from.iter_mut().zip(Kind::ALL) {
-            *version = current_version(&self.administrator, kind).await?;
-        }
         self.log.say("every director is registered");
-        let before = self.tally.read();
-        for director in &self.directors {
-            director.watch(from);
-            sleep(pause / 2).await;
-        }
-        let watches = all * Kind::ALL.len() as u64;
-        self.wait_for_calls(before, Call::Watch, watches, "watches")
-            .await?;
-        self.log.say(format_args!("{watches} watches are open"));
+        let watching = match self.size.watch_start {
+            true => self.directors.len(),
+            false => 1,
+        };
+        self.open_watches(0..watching).await?;
         let (before, start) = (self.tally.read(), Instant::now());
         self.directors.iter().for_each(Director::report);
         self.wait_for_calls(before, Call::Status, all, "reports")
             .await?;
         self.log.say("every director has reported");
         self.report("first_reports", start.elapsed().as_secs_f64(), "s");
+        Ok(())
+    }
+
+    /// Opens the watches of some directors, all from one resourceVersion.
+    async fn open_watches(&mut self, of: std::ops::Range<usize>) -> Result<()> {
+        if of.is_empty() {
+            return Ok(());
+        }
+        let mut from = [0; Kind::ALL.len()];
+        for (version, kind) in from.iter_mut().zip(Kind::ALL) {
+            *version = current_version(&self.administrator, kind).await?;
+        }
+        let before = self.tally.read();
+        let watches = of.len() * Kind::ALL.len();
+        let pause = SPREAD / self.size.directors;
+        for director in &self.directors[of] {
+            director.watch(from);
+            sleep(pause).await;
+        }
+        self.wait_for_calls(before, Call::Watch, watches as u64, "watches")
+            .await?;
+        self.log
+            .say(format_args!("{watches} more watches are open"));
         Ok(())
     }
 
@@ -241,8 +255,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Measures the fleet at rest.
+    /// Opens the watches that are not open yet, and measures the fleet at rest.
     pub(super) async fn rest(&mut self) -> Result<()> {
+        if !self.size.watch_start {
+            self.open_watches(1..self.directors.len()).await?;
+            self.wait_until_quiet(QUIET, STARTED_WITHIN).await?;
+        }
         let (before, calls) = (self.used()?, self.tally.read());
         sleep(REST).await;
         let (after, calls) = (self.used()?, self.tally.read().since(&calls));

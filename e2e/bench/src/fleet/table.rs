@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use crds::{
     ObjectKey,
-    api::{RealServer, VirtualService},
+    api::{DirectorGroup, RealServer, VirtualService},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{Api, Client, Resource, api::PostParams};
@@ -54,6 +54,12 @@ pub(crate) struct Size {
     /// The number of RealServers of each VirtualService
     #[arg(default_value_t = 2)]
     pub(super) servers: u32,
+    /// Open the watches of all directors before the controller starts. The API
+    /// server then sends the first statuses of all objects to every director.
+    /// Without this option, only one director watches until every service is
+    /// programmed
+    #[arg(long)]
+    pub(super) watch_start: bool,
 }
 
 impl Size {
@@ -111,8 +117,10 @@ impl Size {
         })
     }
 
-    /// Creates all VirtualServices and RealServers.
+    /// Creates all VirtualServices and RealServers. The DirectorGroup must exist.
     pub(super) async fn create(self, client: &Client, world: &World) -> Result<()> {
+        let group = Api::<DirectorGroup>::all(client.clone()).get(GROUP).await?;
+        world.add(Kind::DirectorGroups, &group.metadata.into());
         let servers = (0..self.services)
             .flat_map(|service| (0..self.servers).map(move |server| (service, server)))
             .map(|(service, server)| {
