@@ -10,8 +10,8 @@ use e2e::host::{ip_here, run_here};
 use e2e::layout::{GUEST, HOST_SIDE, MANAGEMENT_NETWORK, file};
 
 use crate::boot::{MEMORY, TAP, prepare_boot};
-use crate::kind::Kind;
-use crate::qemu;
+use crate::kind::{Kind, UML_LIBRARY};
+use crate::{qemu, tools};
 
 /// The folder in which Debian's package installs the modules of user-mode
 /// Linux.
@@ -59,6 +59,7 @@ fn uml() -> Result<Command> {
         // User-mode Linux puts the file with the guest's memory into TMPDIR.
         // /dev/shm would be too small in containers.
         .env("TMPDIR", &scratch)
+        .env("LD_PRELOAD", tools::built(UML_LIBRARY))
         .stdout(File::create(file("logs/kernel.log"))?);
     Ok(machine)
 }

@@ -13,6 +13,10 @@ pub(crate) const IMAGE: &str = "kernel/vmlinuz";
 pub(crate) const INITRAMFS: &str = "kernel/initramfs";
 pub(crate) const MODULES: &str = "kernel/modules";
 
+/// The library with which user-mode Linux runs on every processor
+/// (`e2e/tools/uml/ptrace.c`), in the same folder.
+pub(crate) const UML_LIBRARY: &str = "uml_ptrace.so";
+
 /// A kernel with IPVS on which a lab can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
@@ -73,7 +77,8 @@ impl Kind {
     pub(crate) fn built(self) -> &'static [&'static str] {
         match self {
             Self::Qemu => &[IMAGE, INITRAMFS, MODULES],
-            Self::Uml | Self::Host => &[],
+            Self::Uml => &[UML_LIBRARY],
+            Self::Host => &[],
         }
     }
 }
