@@ -42,14 +42,16 @@ impl Fleet {
         for line in histogram(seconds) {
             println!("{line}");
         }
-        self.report("restart_requests", since.total() as f64, "requests");
-        self.report("restart_lists", since.of(Call::List) as f64, "requests");
-        self.report("restart_watches", since.of(Call::Watch) as f64, "requests");
-        self.report("restart_refused", since.refused as f64, "requests");
+        let sum = sum(seconds);
+        self.report("restart_requests", f64::from(sum.total()), "requests");
+        for call in [Call::List, Call::Watch] {
+            let name = format!("restart_{}", call.name());
+            self.report(&name, f64::from(sum.answered[call as usize]), "requests");
+        }
+        self.report("restart_refused", f64::from(sum.refused), "requests");
+        self.report("restart_failed", f64::from(sum.failed), "requests");
         let expired = self.expired() - expired;
         self.report("restart_expired", expired as f64, "watches");
-        let failed: u32 = seconds.iter().map(|second| second.failed).sum();
-        self.report("restart_failed", f64::from(failed), "requests");
         let peak = seconds.iter().map(Second::total).max().unwrap_or_default();
         self.report("restart_peak", f64::from(peak), "requests/s");
         self.report("restart_bytes", since.bytes as f64 / 1e6, "MB");

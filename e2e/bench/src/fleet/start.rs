@@ -7,11 +7,14 @@ use std::{
 
 use agent::heartbeat::Heartbeat;
 use anyhow::{Result, bail};
+use crds::condition;
 use futures::{StreamExt, TryStreamExt, stream};
+use kube::{Api, api::ListParams};
 use tokio::time::sleep;
 
 use super::{
     Fleet, Log,
+    child::Background,
     cluster::Cluster,
     director::{Director, Shared},
     director_name, listing,
@@ -226,6 +229,18 @@ impl Fleet {
         let took = start.elapsed().as_secs_f64();
         let used = self.used()?;
         self.log.say("every service is Programmed");
+        // The server without a service is not Ready.
+        let all_servers = servers as usize + 1;
+        self.wait(
+            "not every server is Ready",
+            PROGRAMMED_WITHIN,
+            |fleet| good(fleet, Kind::RealServers) >= all_servers,
+            |fleet| {
+                let ready = good(fleet, Kind::RealServers);
+                format!("{ready} of {all_servers} servers are Ready")
+            },
+        )
+        .await?;
         let quiet = self.wait_until_quiet(QUIET, STARTED_WITHIN).await?;
         let all_statuses = quiet.duration_since(start).as_secs_f64();
         self.report("all_programmed", took, "s");
@@ -269,6 +284,11 @@ impl Fleet {
         self.figure("rest_controller", controller, "%", Target::AtMost(5.0));
         let server = after.percent(&before, |used| used.server);
         self.report("rest_api_server", server, "%");
+        self.report("rest_refused", calls.refused as f64, "requests");
+        let dead = self.count_dead().await?;
+        self.figure("rest_dead", dead as f64, "directors", Target::AtMost(0.0));
+        let lost = self.times_lead_was_lost()?;
+        self.figure("lead_lost", lost as f64, "times", Target::AtMost(0.0));
         let seconds = REST.as_secs_f64();
         for call in Call::ALL {
             let rate = calls.of(call) as f64 / seconds;
@@ -277,6 +297,28 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Returns the number of directors that the controller takes for dead.
+    async fn count_dead(&self) -> Result<usize> {
+        let directors = Api::<crds::api::Director>::all(self.administrator.clone());
+        let directors = directors.list(&ListParams::default()).await?;
+        let is_dead = |status: &crds::api::DirectorStatus| {
+            let alive = condition::find(&status.conditions, condition::kind::ALIVE);
+            alive.is_some_and(|alive| alive.status == "False")
+        };
+        let statuses = directors
+            .iter()
+            .filter_map(|director| director.status.as_ref());
+        Ok(statuses.filter(|status| is_dead(status)).count())
+    }
+
+    /// Returns how often the controller ceased to lead, according to its log.
+    fn times_lead_was_lost(&self) -> Result<usize> {
+        let log = self.controller.as_ref().map(Background::log);
+        Ok(log
+            .transpose()?
+            .map_or(0, |log| log.matches("no longer leads").count()))
     }
 
     /// Records and prints a figure without a target.

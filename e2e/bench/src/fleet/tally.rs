@@ -85,9 +85,8 @@ pub(super) struct Tally(Arc<All>);
 #[derive(Debug)]
 struct All {
     start: Instant,
-    answered: [AtomicU64; CALLS],
+    accepted: [AtomicU64; CALLS],
     refused: AtomicU64,
-    failed: AtomicU64,
     bytes: AtomicU64,
     seconds: Mutex<Vec<Second>>,
 }
@@ -113,27 +112,23 @@ impl Second {
 /// The counts at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
-    answered: [u64; CALLS],
-    /// The number of answers that are refusals: 429 and 5xx.
+    accepted: [u64; CALLS],
+    /// The number of requests that the API server refused because it was busy:
+    /// 429 and 5xx.
     pub(super) refused: u64,
     /// The bytes of all answers' bodies, watches included.
     pub(super) bytes: u64,
 }
 
 impl Reading {
-    /// The number of answers to requests of one kind.
+    /// The number of accepted requests of one kind.
     pub(super) fn of(&self, call: Call) -> u64 {
-        self.answered[call as usize]
-    }
-
-    /// The number of all answers.
-    pub(super) fn total(&self) -> u64 {
-        self.answered.iter().sum()
+        self.accepted[call as usize]
     }
 
     /// The counts since an earlier reading.
     pub(super) fn since(mut self, before: &Self) -> Self {
-        for (now, before) in self.answered.iter_mut().zip(before.answered) {
+        for (now, before) in self.accepted.iter_mut().zip(before.accepted) {
             *now -= before;
         }
         self.refused -= before.refused;
@@ -146,9 +141,8 @@ impl Tally {
     pub(super) fn new() -> Self {
         Self(Arc::new(All {
             start: Instant::now(),
-            answered: Default::default(),
+            accepted: Default::default(),
             refused: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             seconds: Mutex::default(),
         }))
@@ -157,7 +151,7 @@ impl Tally {
     /// Returns the counts so far.
     pub(super) fn read(&self) -> Reading {
         Reading {
-            answered: std::array::from_fn(|call| self.0.answered[call].load(Relaxed)),
+            accepted: std::array::from_fn(|call| self.0.accepted[call].load(Relaxed)),
             refused: self.0.refused.load(Relaxed),
             bytes: self.0.bytes.load(Relaxed),
         }
@@ -192,13 +186,12 @@ impl Tally {
         }
         let second = &mut seconds[second];
         match status {
-            None => {
-                second.failed += 1;
-                all.failed.fetch_add(1, Relaxed);
-            }
+            None => second.failed += 1,
             Some(status) => {
                 second.answered[call as usize] += 1;
-                all.answered[call as usize].fetch_add(1, Relaxed);
+                if status < 300 {
+                    all.accepted[call as usize].fetch_add(1, Relaxed);
+                }
                 if status == 429 || status >= 500 {
                     second.refused += 1;
                     all.refused.fetch_add(1, Relaxed);
