@@ -44,6 +44,7 @@ mod fixtures;
 pub mod heartbeat;
 pub mod host;
 pub mod input;
+mod pauses;
 pub mod probe;
 pub mod ration;
 pub mod said;

@@ -149,12 +149,11 @@ impl<C> Store<C> {
         self.objects.is_empty()
     }
 
-    /// Returns the digest over all objects, or over the objects of one
-    /// DirectorGroup.
-    pub fn digest(&self, group: Option<&str>) -> Digest {
+    /// Returns the digest over the objects of one DirectorGroup.
+    pub fn digest(&self, group: &str) -> Digest {
         self.objects
             .values()
-            .filter(|stored| group.is_none() || stored.group.as_deref() == group)
+            .filter(|stored| stored.group.as_deref() == Some(group))
             .fold(Digest::default(), |digest, stored| digest ^ stored.digest)
     }
 
@@ -377,7 +376,7 @@ impl Objects {
         });
         let key = ObjectKey::cluster(group);
         WorldDigests {
-            virtual_services: self.virtual_services.digest(Some(group)).to_string(),
+            virtual_services: self.virtual_services.digest(group).to_string(),
             real_servers: servers.to_string(),
             director_groups: self.director_groups.digest_of(&key).to_string(),
         }

@@ -22,18 +22,18 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Config, api::ListParams};
 use tokio::{net::lookup_host, task::spawn_blocking, time};
 
-use super::pauses::Pauses;
 use crate::{
     event::Event,
     host::{conntrack::real_remote, sockets::own_connections},
+    pauses::Pauses,
     said::Said,
 };
 
 /// The interval at which the API server's host name is resolved again.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// The shortest and the longest pause before the EndpointSlices are read again
-/// while the API server does not answer, without the random part.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The longest pause before the EndpointSlices are read again while the API
+/// server does not answer, without the random part.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The interval at which the EndpointSlices are read again. This interval is
 /// long, because API servers rarely change and every agent of a fleet reads the
 /// EndpointSlices.
@@ -112,7 +112,7 @@ impl ApiServers {
     /// of the API server.
     pub async fn look_first(&mut self, client: &Client, events: &Sender<Event>) {
         let mut was_away = false;
-        let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         while let Err(problem) = self.look(client, events).await {
             was_away = true;
             self.said.warn([format!(
@@ -227,7 +227,7 @@ impl ApiServers {
             true => ENDPOINTS_INTERVAL,
             false => INTERVAL,
         };
-        let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         loop {
             time::sleep(match self.endpoints_due {
                 Some(_) => {

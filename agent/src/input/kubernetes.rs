@@ -25,8 +25,8 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{look::Looker, membership::Membership, pauses::Pauses, version};
-use crate::{event::Event, said::Said};
+use super::{look::Looker, membership::Membership, version};
+use crate::{event::Event, pauses::Pauses, said::Said};
 
 /// The maximum number of events of a watch that are handled in one batch.
 const CHUNK: usize = 256;
@@ -34,9 +34,9 @@ const CHUNK: usize = 256;
 /// of a watch is dead, the agent notices this soon after the watch should have
 /// ended.
 pub const SILENCE: u32 = 50;
-/// The shortest and the longest pause before the agent repeats a listing that
-/// had no resourceVersion, without the random part.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The longest pause before the agent repeats a listing that had no
+/// resourceVersion, without the random part.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A director's group, and what the publisher learns about its members.
 pub struct Group<'a> {
@@ -122,7 +122,7 @@ impl Objects<'_> {
         Loose<K>: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
         <K as HasSpec>::Spec: Debug,
     {
-        let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         while let End::Undated = self.follow(kind, &config, &event, &mut pauses).await {
             tracing::warn!(
                 "the API server listed its {kind}s, but did not say at which resourceVersion: \

@@ -15,8 +15,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::pauses::Pauses;
-use crate::{event::Event, said::Said};
+use crate::{event::Event, pauses::Pauses, said::Said};
 
 /// The directors whose Leases the agent reads, each with the time between two
 /// readings.
@@ -24,10 +23,10 @@ pub type Looks = BTreeMap<String, Duration>;
 
 /// The maximum wait for the API server's answer to a request for a Lease.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// The shortest and the longest pause before a Lease is read again that could
-/// not be read, without the random part. The longest pause is short, because a
-/// director whose Lease cannot be read does not count as live for long.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// The longest pause before a Lease is read again that could not be read,
+/// without the random part. The pause is short, because a director whose Lease
+/// cannot be read does not count as live for long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The interface to the reader of other directors' Leases. The interface is
 /// small, so that tests can replace the reader with a model.
@@ -56,7 +55,7 @@ pub async fn watch(
     let leases = Api::<Lease>::namespaced(client, namespace);
     let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut said = Said::default();
-    let mut pauses = Pauses::between(PAUSES.0, PAUSES.1);
+    let mut pauses = Pauses::up_to(LONGEST_PAUSE);
     loop {
         let next = due.values().map(|(at, _)| *at).min();
         tokio::select! {

@@ -16,7 +16,6 @@ pub mod links;
 pub mod look;
 pub mod manifests;
 pub mod membership;
-mod pauses;
 pub mod reader;
 mod version;
 

@@ -18,11 +18,12 @@ use tokio::{
 };
 
 use self::{
-    attempt::{Failure, Waits, insist, once, succeeded},
+    attempt::{Failure, insist, once, succeeded},
     director::{DirectorWriter, Registered, interval, texts},
 };
 use crate::{
     heartbeat::Heartbeat,
+    pauses::Pauses,
     said::Said,
     tell::report::{self, Observed},
 };
@@ -99,7 +100,7 @@ struct Reporter<'a> {
     written: Instant,
     /// The last report, if it failed.
     failed: Option<Failed>,
-    waits: Waits,
+    pauses: Pauses,
     said: Said,
     /// Since when and why the API server does not take the report.
     refused: watch::Sender<Option<String>>,
@@ -135,7 +136,7 @@ impl<'a> Reporter<'a> {
             is_status_missing: false,
             written: Instant::now(),
             failed: None,
-            waits: Waits::up_to(LONGEST_WAIT),
+            pauses: Pauses::up_to(LONGEST_WAIT),
             said: Said::default(),
             refused,
         }
@@ -253,7 +254,7 @@ impl<'a> Reporter<'a> {
     fn succeeded(&mut self) {
         succeeded(REPORT, &mut self.said);
         self.failed = None;
-        self.waits.reset();
+        self.pauses.reset();
         self.refused.send_replace(None);
     }
 
@@ -269,7 +270,7 @@ impl<'a> Reporter<'a> {
         self.said.warn([failure.why]);
         self.failed = Some(Failed {
             status,
-            again: Instant::now() + self.waits.next(),
+            again: Instant::now() + self.pauses.next(),
             is_refusal: failure.is_refusal,
             since,
         });

@@ -149,18 +149,16 @@ impl RealServers {
         if self.base_at == 0 {
             self.base_at = *clock;
         }
-        if !self.rings.contains_key(&id) {
-            let ring = SetRing {
-                namespaces: namespaces.clone(),
-                ring: self.ring_of(namespaces),
-                adopted: 0,
-            };
-            self.rings.insert(id, ring);
-        }
-        let ring = self.rings.get_mut(&id).expect("it was inserted above");
-        ring.adopted = *clock;
+        let known = self.rings.remove(&id).map(|set| set.ring);
+        let mut ring = known.unwrap_or_else(|| self.ring_of(namespaces));
         // The group's services may need a position of the group's former ring.
-        ring.ring.stay(*clock);
+        ring.stay(*clock);
+        let set = SetRing {
+            namespaces: namespaces.clone(),
+            ring,
+            adopted: *clock,
+        };
+        self.rings.insert(id, set);
         let former = self.rings.iter();
         let former = former.filter(|(id, _)| !current.contains(id));
         let former: Vec<_> = former.map(|(id, ring)| (ring.adopted, *id)).collect();

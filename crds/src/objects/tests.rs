@@ -238,12 +238,46 @@ fn a_digest_is_of_the_objects_and_not_of_their_order() {
     for fixture in [edge.clone(), service("a"), service("c")] {
         other.change(Change::Apply(fixture.read()));
     }
-    assert_ne!(one.digest(None), other.digest(None));
-    assert_eq!(one.digest(Some("edge")), other.digest(Some("edge")));
-    assert_eq!(one.digest(Some("edge")), one.digest_of(&key("b")));
+    assert_ne!(one.digest("default"), other.digest("default"));
+    assert_eq!(one.digest("edge"), other.digest("edge"));
+    assert_eq!(one.digest("edge"), one.digest_of(&key("b")));
     other.change(Change::Delete(key("c")));
-    assert_eq!(one.digest(None), other.digest(None));
-    assert_eq!(one.digest(Some("core")), Digest::default());
+    assert_eq!(one.digest("default"), other.digest("default"));
+    assert_eq!(one.digest("core"), Digest::default());
     one.change(Change::Apply(edge.edited("spec.scheduler", "rr").read()));
-    assert_ne!(one.digest(None), other.digest(None));
+    assert_ne!(one.digest("edge"), other.digest("edge"));
+}
+
+/// A RealServer that no service of the group can select changes no report.
+#[test]
+fn the_digest_of_real_servers_covers_the_namespaces_with_a_service_of_the_group() {
+    let mut objects = Objects::default();
+    let digest = |objects: &Objects, group: &str| objects.digests(group).real_servers;
+    let elsewhere = |fixture: Fixture| fixture.with("metadata.namespace", "bank");
+    let none = Digest::default().to_string();
+
+    let web = service("web");
+    objects.virtual_services.change(Change::Apply(web.read()));
+    let own = server("a", "10.1.0.1");
+    objects.real_servers.change(Change::Apply(own.read()));
+    let before = digest(&objects, "default");
+    assert_ne!(before, none);
+    assert_eq!(digest(&objects, "edge"), none, "it has no service");
+
+    let other = elsewhere(server("b", "10.1.0.2"));
+    let relabelled = other.clone().with("metadata.labels.app", "other");
+    for change in [other, relabelled] {
+        objects.real_servers.change(Change::Apply(change.read()));
+        assert_eq!(digest(&objects, "default"), before);
+    }
+
+    let joins = elsewhere(service("pay"));
+    objects.virtual_services.change(Change::Apply(joins.read()));
+    assert_ne!(digest(&objects, "default"), before);
+    objects.virtual_services.change(Change::Delete(joins.key()));
+    assert_eq!(digest(&objects, "default"), before);
+
+    let invalid = own.edited("spec.weight", -1);
+    objects.real_servers.change(Change::Apply(invalid.read()));
+    assert_ne!(digest(&objects, "default"), before, "valid or not");
 }

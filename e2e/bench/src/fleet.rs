@@ -95,7 +95,7 @@ async fn measure(size: Size) -> Result<Vec<Figure>> {
     Ok(fleet.figures)
 }
 
-/// The running fleet.
+/// A cluster with its simulated directors, while it runs.
 struct Fleet {
     size: Size,
     /// The controller, once it was started. It stops before the API server.

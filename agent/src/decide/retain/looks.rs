@@ -63,7 +63,7 @@ impl Waits {
         self.0 = leaving.map(|entry| (entry, look(&entry))).collect();
     }
 
-    /// Forgets all entries.
+    /// Forgets which looks the entries wait for.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::pauses::Pauses;
+use crate::pauses::Pauses;
 
 /// The shortest pause between two looks because of deletions, without the
 /// random part. When many objects are deleted one after another, the pauses
@@ -20,9 +20,6 @@ const QUIET: Duration = Duration::from_secs(20);
 /// The shortest pause between a failure of a watch and a look, without the
 /// random part.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// The shortest pause before a look without an answer is repeated, without the
-/// random part.
-const AFTER_SILENCE: Duration = Duration::from_secs(1);
 /// The longest pause before a look is repeated, without the random part.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -73,7 +70,7 @@ impl Plan {
             is_for_deletion: false,
             deletions_from: None,
             stream: Pauses::between(AFTER_DELETION, LONGEST_OF_DELETIONS),
-            pauses: Pauses::between(AFTER_SILENCE, LONGEST),
+            pauses: Pauses::up_to(LONGEST),
             failures: Pauses::between(AFTER_FAILURE, LONGEST),
         }
     }
@@ -161,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_deletions_are_looked_at_soon_and_a_stream_every_ten_seconds() {
+    fn the_first_deletions_are_looked_at_soon_and_the_pauses_of_a_stream_grow() {
         let (mut plan, start) = (Plan::new(), Instant::now());
         assert_eq!(plan.ask(Why::Deletion, start), 1);
         assert_eq!(run(&mut plan, start), 1, "the first goes at once");

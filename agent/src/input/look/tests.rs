@@ -17,7 +17,7 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The requests for the cluster, of which each look makes one.
+/// The request for the cluster. Each look makes it once.
 const LOOKS: &str = "get kube-system";
 const SERVERS: &str = "realservers";
 const SERVICES: &str = "ipvsvirtualservices";
@@ -133,7 +133,7 @@ async fn additions_go_on_at_once_while_a_look_has_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_deletions_of_all_kinds_shares_a_look_in_ten_seconds() {
+async fn a_stream_of_deletions_of_all_kinds_shares_looks() {
     let scene = Scene::start(ApiServer::new()).await;
     let before = scene.server.count(LOOKS);
     for number in 0..1000 {

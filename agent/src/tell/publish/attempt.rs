@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use crds::advice;
 use tokio::time;
 
-use crate::said::Said;
+use crate::{pauses::Pauses, said::Said};
 
 /// The maximum wait for the API server's answer to a write. Without a limit, a
 /// dead connection would block the agent.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// The shortest wait before a failed write is repeated.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a write failed.
 pub(super) struct Failure {
@@ -21,36 +18,6 @@ pub(super) struct Failure {
     /// Whether the API server answered and refused this write. If so, another
     /// write may succeed at once.
     pub(super) is_refusal: bool,
-}
-
-/// The waits between the attempts of a write. The waits grow, and they are
-/// random, so that the directors of a fleet do not all write at the same moment.
-pub(super) struct Waits {
-    longest: Duration,
-    waits: ExponentialBackoff,
-}
-
-impl Waits {
-    /// Returns waits of at most about `longest`.
-    pub(super) fn up_to(longest: Duration) -> Self {
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(SHORTEST_WAIT)
-            .with_max_delay(longest)
-            .without_max_times()
-            .with_jitter()
-            .build();
-        Self { longest, waits }
-    }
-
-    /// Returns the wait before the next attempt.
-    pub(super) fn next(&mut self) -> Duration {
-        self.waits.next().unwrap_or(self.longest)
-    }
-
-    /// Begins again with the shortest wait, after a write that succeeded.
-    pub(super) fn reset(&mut self) {
-        *self = Self::up_to(self.longest);
-    }
 }
 
 /// Tries a write once. `what` names the write in messages: "report this
@@ -70,13 +37,14 @@ pub(super) async fn once<T>(
     })
 }
 
-/// Repeats a write until it succeeds, with waits of at most about `longest`.
+/// Repeats a write until it succeeds, with pauses of at most about
+/// twice `longest`.
 /// Logs each problem only once.
 pub(super) async fn insist<T, F>(what: &str, longest: Duration, mut write: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, kube::Error>>,
 {
-    let mut waits = Waits::up_to(longest);
+    let mut pauses = Pauses::up_to(longest);
     let mut said = Said::default();
     loop {
         match once(what, write()).await {
@@ -86,7 +54,7 @@ where
             }
             Err(failure) => said.warn([failure.why]),
         }
-        time::sleep(waits.next()).await;
+        time::sleep(pauses.next()).await;
     }
 }
 

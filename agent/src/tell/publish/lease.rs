@@ -16,9 +16,9 @@ use tokio::{sync::watch, time};
 
 use super::{
     FIELD_MANAGER,
-    attempt::{Waits, once, succeeded},
+    attempt::{once, succeeded},
 };
-use crate::{heartbeat::Heartbeat, said::Said};
+use crate::{heartbeat::Heartbeat, pauses::Pauses, said::Said};
 
 /// The interval at which the director's Lease is renewed, the same as for a
 /// kubelet's Lease.
@@ -48,7 +48,7 @@ pub(super) async fn renew(
     refused: watch::Receiver<Option<String>>,
 ) {
     let what = "renew this director's Lease";
-    let mut waits = Waits::up_to(LONGEST_WAIT);
+    let mut pauses = Pauses::up_to(LONGEST_WAIT);
     let (mut stuck, mut failed) = (Said::default(), Said::default());
     loop {
         let pause = if works(heartbeat, &mut stuck) {
@@ -59,7 +59,7 @@ pub(super) async fn renew(
             match once(what, leases.patch(name, &parameters, &patch)).await {
                 Ok(_) => {
                     succeeded(what, &mut failed);
-                    waits.reset();
+                    pauses.reset();
                     // A Lease that ends early must be renewed as soon as the
                     // loop works again.
                     match seconds < LEASE_SECONDS {
@@ -69,7 +69,7 @@ pub(super) async fn renew(
                 }
                 Err(failure) => {
                     failed.warn([failure.why]);
-                    waits.next()
+                    pauses.next()
                 }
             }
         } else {

@@ -77,7 +77,7 @@ impl Sight {
     }
 }
 
-/// One watch: which objects of which kind.
+/// The objects that one watch asks for.
 struct Watched {
     path: String,
     fields: Option<String>,

@@ -6,19 +6,28 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+/// The shortest pause of most requests, without the random part.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Pauses that double from attempt to attempt. A random part of at most the
 /// same length is added to each pause.
 #[derive(Debug)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     shortest: Duration,
     longest: Duration,
     pauses: ExponentialBackoff,
 }
 
 impl Pauses {
+    /// Returns pauses that grow from one second to `longest`, without the random
+    /// part.
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        Self::between(SECOND, longest)
+    }
+
     /// Returns pauses that grow from `shortest` to `longest`, without the
     /// random part.
-    pub(super) fn between(shortest: Duration, longest: Duration) -> Self {
+    pub(crate) fn between(shortest: Duration, longest: Duration) -> Self {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(shortest)
             .with_max_delay(longest)
@@ -33,12 +42,12 @@ impl Pauses {
     }
 
     /// Returns the pause before the next attempt.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         self.pauses.next().unwrap_or(self.longest)
     }
 
     /// Begins again with the shortest pause, after the API server answered.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::between(self.shortest, self.longest);
     }
 }
@@ -49,23 +58,22 @@ mod tests {
 
     use super::*;
 
-    const SHORTEST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(30);
 
     #[test]
     fn pauses_grow_to_the_longest_and_begin_again_after_an_answer() {
-        let mut pauses = Pauses::between(SHORTEST, LONGEST);
+        let mut pauses = Pauses::up_to(LONGEST);
         for least in [1, 2, 4, 8, 16, 30, 30] {
             let (pause, least) = (pauses.next(), Duration::from_secs(least));
             assert!(least <= pause && pause <= least * 2, "{pause:?}");
         }
         pauses.reset();
-        assert!(pauses.next() <= 2 * SHORTEST);
+        assert!(pauses.next() <= 2 * SECOND);
     }
 
     #[test]
     fn a_thousand_agents_do_not_ask_in_step() {
-        let first = |_| Pauses::between(SHORTEST, LONGEST).next().as_millis();
+        let first = |_| Pauses::up_to(LONGEST).next().as_millis();
         let moments: BTreeSet<_> = (0..1000).map(first).collect();
         assert!(moments.len() > 300, "{} different moments", moments.len());
     }
