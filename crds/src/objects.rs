@@ -179,6 +179,18 @@ impl<C: Checked> Store<C>
 where
     <C::Object as HasSpec>::Spec: fmt::Debug,
 {
+    /// Returns the keys of the objects that the current listing has named with
+    /// another content than the store has. When the listing is complete, the
+    /// store takes this content over.
+    pub fn altered(&self) -> impl Iterator<Item = &ObjectKey> {
+        let listing = self.listing.iter().flatten();
+        let altered = listing.filter(|(key, listed)| {
+            let before = self.objects.get(*key);
+            before.is_some_and(|before| before != *listed)
+        });
+        altered.map(|(key, _)| key)
+    }
+
     /// Applies a change. Returns whether the change affects what the store
     /// keeps. The store does not keep an object's status, for example.
     ///

@@ -17,8 +17,13 @@
 //! until a listing or an event contains the object, or until the administrator
 //! allows the removals.
 //!
+//! A listing that is not newer may also show an object in an older version: the
+//! object went back. The older version takes effect, but it removes no entry
+//! until a later change of the object, or until the administrator allows the
+//! removals.
+//!
 //! ```text
-//! listings ─▶ absent objects: doubted, or not judged yet
+//! listings ─▶ absent objects: doubted, or not judged yet; objects that went back
 //!                  │ cause of each removal
 //!                  ▼
 //!       decide/retain: does half of the table stay? ─▶ Absence::judge
@@ -46,7 +51,7 @@ pub enum Cause {
     /// would remove too many entries.
     Unjudged,
     /// A listing left the entry's object out, and the object's absence is not
-    /// believed.
+    /// believed. Or a listing showed the object in an older version.
     Doubted,
 }
 
@@ -61,12 +66,14 @@ pub struct Doubtful {
     pub has_orphans: bool,
 }
 
-/// Summarizes the objects whose absence is not believed. A status shows this
-/// summary.
+/// Summarizes the objects whose absence or older version is not believed. A
+/// status shows this summary.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {
-    /// Why the absence of the objects is not believed.
+    /// Why the listing of the objects is not believed.
     pub doubt: Doubt,
+    /// The number of objects that went back to an older version.
+    pub went_back: usize,
     /// The number of absent objects, or 0 if the agent does not know which
     /// objects are absent.
     pub objects: usize,
@@ -107,9 +114,11 @@ pub struct Absence {
     /// The absent objects, each with the reason to doubt its deletion. If an
     /// object has no reason, no round has decided about the object yet.
     absent: BTreeMap<Object, Option<Doubt>>,
+    /// The objects that an older listing showed in another version.
+    went_back: BTreeMap<Object, Doubt>,
     orphans: Orphans,
-    /// Whether the absent objects or the sources have changed since the last
-    /// checkpoint.
+    /// Whether the absent objects, the objects that went back or the sources
+    /// have changed since the last checkpoint.
     is_unsaved: bool,
 }
 
@@ -132,6 +141,9 @@ impl Absence {
         let doubted = known.doubted.into_iter();
         let doubted = doubted.map(|(kind, key, doubt)| ((kind, key), Some(doubt)));
         self.absent = doubted.collect();
+        let went_back = known.went_back.into_iter();
+        let went_back = went_back.map(|(kind, key, doubt)| ((kind, key), doubt));
+        self.went_back = went_back.collect();
     }
 
     /// Notes that a listing of a kind of objects begins.
@@ -155,7 +167,11 @@ impl Absence {
     /// has the version of the object's creation, or a later one. That version
     /// suffices to recognize an older listing that lacks the object.
     pub fn apply(&mut self, kind: Kind, key: &ObjectKey, version: Option<u64>, is_used: bool) {
-        self.forget(kind, key);
+        self.is_absent_no_longer(kind, key);
+        // A new status alone is no later version of an object that went back.
+        if is_used {
+            self.is_back_no_longer(kind, key);
+        }
         let Some(version) = version else {
             return;
         };
@@ -170,21 +186,33 @@ impl Absence {
         }
     }
 
-    /// Notes that an event showed or deleted an object. From now on, earlier
-    /// listings that left the object out no longer count.
+    /// Notes that an event deleted an object. From now on, earlier listings of
+    /// the object no longer count.
     pub fn forget(&mut self, kind: Kind, key: &ObjectKey) {
+        self.is_absent_no_longer(kind, key);
+        self.is_back_no_longer(kind, key);
+    }
+
+    fn is_absent_no_longer(&mut self, kind: Kind, key: &ObjectKey) {
         if !self.absent.is_empty() && self.absent.remove(&(kind, key.clone())).is_some() {
             self.is_unsaved = true;
         }
     }
 
+    fn is_back_no_longer(&mut self, kind: Kind, key: &ObjectKey) {
+        if !self.went_back.is_empty() && self.went_back.remove(&(kind, key.clone())).is_some() {
+            self.is_unsaved = true;
+        }
+    }
+
     /// Notes that a listing is complete. `left_out` lists the known objects that
-    /// the listing does not name, and `is_there` returns whether the listing
-    /// names an object.
+    /// the listing does not name, and `altered` those that it shows with another
+    /// content. `is_there` returns whether the listing names an object.
     pub fn end(
         &mut self,
         kind: Kind,
         left_out: impl IntoIterator<Item = ObjectKey>,
+        altered: impl IntoIterator<Item = ObjectKey>,
         is_there: impl Fn(&ObjectKey) -> bool,
     ) {
         let listing = self.listings.remove(&kind);
@@ -192,11 +220,21 @@ impl Absence {
             .as_ref()
             .and_then(|listing| self.doubt_of(kind, &listing.source));
         for key in left_out {
+            self.is_back_no_longer(kind, &key);
             let why = self.absent.entry((kind, key)).or_default();
             if why.is_none() {
                 why.clone_from(&doubt);
             }
             self.is_unsaved = true;
+        }
+        for key in altered {
+            match &doubt {
+                Some(doubt @ Doubt::Older { .. }) => {
+                    self.went_back.insert((kind, key), doubt.clone());
+                    self.is_unsaved = true;
+                }
+                _ => self.is_back_no_longer(kind, &key),
+            }
         }
         let before = self.absent.len();
         self.absent
@@ -252,10 +290,12 @@ impl Absence {
         let Some(object) = object else {
             return self.cause_of_orphans();
         };
-        if self.absent.is_empty() {
+        if self.absent.is_empty() && self.went_back.is_empty() {
             return Cause::Certain;
         }
-        match self.absent.get(&(kind, object.clone())) {
+        let object = (kind, object.clone());
+        match self.absent.get(&object) {
+            None if self.went_back.contains_key(&object) => Cause::Doubted,
             None => Cause::Certain,
             Some(None) => Cause::Unjudged,
             Some(Some(_)) => Cause::Doubted,
@@ -273,17 +313,23 @@ impl Absence {
     }
 
     fn first_doubt(&self) -> Option<&Doubt> {
-        self.absent.values().flatten().next()
+        let absent = self.absent.values().flatten();
+        absent.chain(self.went_back.values()).next()
     }
 
     /// Records a round's decision about the absent objects. Objects in
     /// `doubtful` count as missing by mistake, and all other absent objects
     /// count as deleted. Returns the objects that count as deleted now.
     pub fn judge(&mut self, doubtful: &Doubtful) -> Vec<Object> {
-        if self.absent.is_empty() && self.orphans == Orphans::Believed {
+        let is_all_certain = self.absent.is_empty() && self.went_back.is_empty();
+        if is_all_certain && self.orphans == Orphans::Believed {
             return Vec::new();
         }
         let first = self.first_doubt().cloned();
+        let before = self.went_back.len();
+        self.went_back
+            .retain(|object, _| doubtful.has_orphans || doubtful.objects.contains(object));
+        self.is_unsaved |= self.went_back.len() != before;
         let mut believed = Vec::new();
         for (object, doubt) in mem::take(&mut self.absent) {
             // The object of an orphan may be any absent object.
@@ -304,8 +350,8 @@ impl Absence {
         believed
     }
 
-    /// Treats all absent objects as deleted, because the administrator allowed
-    /// the removals. Also copies the state of each source from `latest` to
+    /// Treats all absent objects as deleted and all older versions as edits,
+    /// because the administrator allowed the removals. Also copies the state of each source from `latest` to
     /// `known`. Returns the objects that were absent.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
@@ -313,11 +359,13 @@ impl Absence {
             self.is_unsaved |= self.known.get(kind) != Some(latest);
             self.known.insert(*kind, latest.clone());
         }
-        self.is_unsaved |= !self.absent.is_empty();
+        self.is_unsaved |= !self.absent.is_empty() || !self.went_back.is_empty();
+        self.went_back.clear();
         mem::take(&mut self.absent).into_keys().collect()
     }
 
-    /// Returns the objects whose absence is not believed, if there are any.
+    /// Returns the objects whose absence or older version is not believed, if
+    /// there are any.
     pub fn missing(&self) -> Option<Missing> {
         let orphans = match &self.orphans {
             Orphans::Doubted(doubt) => Some(doubt),
@@ -325,7 +373,11 @@ impl Absence {
         };
         let doubt = self.first_doubt().or(orphans)?.clone();
         let objects = self.absent.values().flatten().count();
-        Some(Missing { doubt, objects })
+        Some(Missing {
+            doubt,
+            went_back: self.went_back.len(),
+            objects,
+        })
     }
 
     /// Returns the state that the next run needs, if it has changed since the
@@ -335,21 +387,31 @@ impl Absence {
             let doubt = doubt.clone()?;
             Some((*kind, key.clone(), doubt))
         });
+        let went_back = self.went_back.iter();
+        let went_back = went_back.map(|((kind, key), doubt)| (*kind, key.clone(), doubt.clone()));
         mem::take(&mut self.is_unsaved).then(|| Known {
             sources: self.known.clone(),
             doubted: doubted.collect(),
+            went_back: went_back.collect(),
         })
     }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.objects {
-            0 => f.write_str("the objects of these entries are missing")?,
-            1 => f.write_str("1 object is missing, but was not seen being deleted")?,
-            objects => write!(
+        match (self.objects, self.went_back) {
+            (0, 0) => f.write_str("the objects of these entries are missing")?,
+            (0, 1) => f.write_str("1 object went back to an older version")?,
+            (0, back) => write!(f, "{back} objects went back to an older version")?,
+            (1, 0) => f.write_str("1 object is missing, but was not seen being deleted")?,
+            (objects, 0) => write!(
                 f,
                 "{objects} objects are missing, but were not seen being deleted"
+            )?,
+            (objects, back) => write!(
+                f,
+                "objects are missing, but were not seen being deleted ({objects}), or went back \
+                 to an older version ({back})"
             )?,
         }
         match &self.doubt {
@@ -357,7 +419,7 @@ impl fmt::Display for Missing {
                 f,
                 ", and the API server lists its objects at resourceVersion {found}, which is not \
                  higher than {known}, the highest that this director has seen: etcd was probably \
-                 restored from an older backup. Apply the missing objects again, or allow the \
+                 restored from an older backup. Apply the objects again as they were, or allow the \
                  removals"
             ),
             Doubt::Unordered(version) => write!(

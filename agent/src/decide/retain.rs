@@ -279,7 +279,15 @@ impl Retention {
     fn part(&self, absence: &Absence, is_one: impl Fn(Cause) -> bool) -> Leavings {
         let of_server = |key: &ServiceKey, server: &DestinationKey| {
             let object = self.in_force.servers.get(&(*key, *server));
-            is_one(absence.cause(Kind::RealServer, object))
+            let cause = absence.cause(Kind::RealServer, object);
+            // The older version of a service may not select all of its servers.
+            let service = self.in_force.services.get(key);
+            let has_gone_back =
+                |service| absence.cause(Kind::VirtualService, Some(service)) == Cause::Doubted;
+            is_one(match cause {
+                Cause::Certain if service.is_some_and(has_gone_back) => Cause::Doubted,
+                cause => cause,
+            })
         };
         let parts = self.leaving.iter().filter_map(|(key, leaving)| {
             let part = match leaving {
@@ -322,6 +330,9 @@ impl Retention {
                 Leaving::Servers(leaving) => {
                     let is_orphan = |server| !known.servers.contains_key(&(*key, server));
                     found.has_orphans |= leaving.iter().copied().any(is_orphan);
+                    let service = known.services.get(key);
+                    let service = service.map(|service| (Kind::VirtualService, service.clone()));
+                    found.objects.extend(service);
                     servers.extend(leaving);
                 }
             }

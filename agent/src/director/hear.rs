@@ -215,7 +215,7 @@ impl Loop {
 }
 
 /// Passes a change of an object to the store and the checkpoint. Records which
-/// objects a listing leaves out. Returns whether the change affects a part of
+/// objects a listing leaves out or alters. Returns whether the change affects a part of
 /// the object that the agent uses.
 fn take_change<C>(
     absence: &mut Absence,
@@ -235,14 +235,18 @@ where
         }
         Change::Listed => {
             // No DirectorGroup counts as left out of a listing, because the
-            // agent keeps using the spec of a deleted DirectorGroup.
-            let left_out: Vec<_> = match C::KEPT_WHEN_GONE {
-                true => Vec::new(),
-                false => store.left_out().cloned().collect(),
+            // agent keeps using the spec of a deleted DirectorGroup. No spec of
+            // a DirectorGroup removes entries, not even an older one.
+            let (left_out, altered): (Vec<_>, Vec<_>) = match C::KEPT_WHEN_GONE {
+                true => Default::default(),
+                false => (
+                    store.left_out().cloned().collect(),
+                    store.altered().cloned().collect(),
+                ),
             };
             tee.keep(left_out.iter().cloned());
             let is_used = tee.change(store, Change::Listed);
-            absence.end(kind, left_out, |key| store.get(key).is_some());
+            absence.end(kind, left_out, altered, |key| store.get(key).is_some());
             is_used
         }
         Change::Apply(object) => {

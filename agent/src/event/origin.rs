@@ -104,7 +104,8 @@ impl Folder {
     }
 }
 
-/// Why an object's absence from a listing does not count as a deletion.
+/// Why an object's absence from a listing does not count as a deletion, or its
+/// altered content not as an edit.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Doubt {
@@ -140,4 +141,8 @@ pub struct Known {
     /// The objects whose absence from a listing does not count as a deletion.
     #[serde(default)]
     pub doubted: Vec<(Kind, ObjectKey, Doubt)>,
+    /// The objects that went back to an older version, each with the listing
+    /// that showed them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub went_back: Vec<(Kind, ObjectKey, Doubt)>,
 }

@@ -17,7 +17,14 @@ fn list(absence: &mut Absence, source: Source, there: &[&str], gone: &[&str]) {
     absence.begin(SERVICE, source);
     let gone = gone.iter().map(|name| named(name));
     let is_there = |key: &ObjectKey| there.iter().any(|name| named(name) == *key);
-    absence.end(SERVICE, gone, is_there);
+    absence.end(SERVICE, gone, [], is_there);
+}
+
+/// Completes a listing from `source` that shows the service `web` with another
+/// content than before.
+fn list_altered(absence: &mut Absence, source: Source) {
+    absence.begin(SERVICE, source);
+    absence.end(SERVICE, [], [named("web")], |_| true);
 }
 
 fn cause(absence: &Absence, name: &str) -> Cause {
@@ -76,7 +83,7 @@ fn the_objects_of_a_list_do_not_make_the_list_itself_old() {
     absence.begin(SERVICE, Source::Version(1001));
     // This object is newer than the version that was read before the listing.
     absence.list(SERVICE, Some(1002));
-    absence.end(SERVICE, [named("web")], |_| false);
+    absence.end(SERVICE, [named("web")], [], |_| false);
     assert_eq!(cause(&absence, "web"), Cause::Unjudged);
     list(&mut absence, Source::Version(1002), &[], &["other"]);
     assert_eq!(
@@ -250,7 +257,15 @@ fn a_change_that_is_not_used_need_not_be_saved() {
 
 #[test]
 fn each_doubt_is_explained_with_what_to_do() {
-    let of = |doubt| Missing { doubt, objects: 2 }.to_string();
+    let of = |doubt| {
+        let (objects, went_back) = (2, 0);
+        let missing = Missing {
+            doubt,
+            went_back,
+            objects,
+        };
+        missing.to_string()
+    };
     for (doubt, part) in [
         (
             Doubt::Older {
@@ -269,5 +284,77 @@ fn each_doubt_is_explained_with_what_to_do() {
         for part in ["2 objects are missing", part, "allow the removals"] {
             assert!(text.contains(part), "{part} in: {text}");
         }
+    }
+}
+
+#[test]
+fn an_older_version_in_a_list_that_is_not_newer_is_doubted() {
+    for (version, expected) in [
+        (900, Cause::Doubted),
+        (1000, Cause::Doubted),
+        (1001, Cause::Certain),
+    ] {
+        let mut absence = settled();
+        list_altered(&mut absence, Source::Version(version));
+        assert_eq!(cause(&absence, "web"), expected, "at {version}");
+        assert_eq!(cause(&absence, "other"), Cause::Certain, "at {version}");
+    }
+}
+
+#[test]
+fn an_object_went_back_until_it_changes() {
+    let went_back = || {
+        let mut absence = settled();
+        list_altered(&mut absence, Source::Version(900));
+        absence
+    };
+    let is_back = |absence: &Absence| cause(absence, "web") == Cause::Doubted;
+    let web = named("web");
+
+    let mut absence = went_back();
+    list(&mut absence, Source::Version(900), &["web"], &[]);
+    assert!(is_back(&absence), "the same list again");
+    list(&mut absence, Source::Version(2000), &["web"], &[]);
+    assert!(is_back(&absence), "a newer list of the same version");
+    absence.apply(SERVICE, &web, Some(2001), false);
+    assert!(is_back(&absence), "a new status");
+    absence.apply(SERVICE, &web, Some(2002), true);
+    assert!(!is_back(&absence), "an edit");
+
+    let mut absence = went_back();
+    list_altered(&mut absence, Source::Version(2000));
+    assert!(!is_back(&absence), "an edit in a newer list");
+
+    let mut absence = went_back();
+    absence.forget(SERVICE, &web);
+    assert!(!is_back(&absence), "its deletion");
+
+    let mut absence = went_back();
+    assert_eq!(absence.judge(&doubtful(&["web"])), []);
+    assert!(is_back(&absence), "a round that holds its entries");
+    assert_eq!(absence.judge(&Doubtful::default()), [], "it still exists");
+    assert!(!is_back(&absence), "a round in which no entry leaves");
+
+    let mut absence = went_back();
+    assert_eq!(absence.release(), [], "it still exists");
+    assert!(!is_back(&absence), "the administrator's word");
+}
+
+#[test]
+fn the_next_run_knows_which_objects_went_back() {
+    let mut absence = settled();
+    list_altered(&mut absence, Source::Version(900));
+    let known = absence.unsaved().expect("it went back");
+    let mut next = Absence::of_new_run();
+    next.restore(known);
+    assert_eq!(cause(&next, "web"), Cause::Doubted);
+    let orphan = next.cause(SERVICE, None);
+    assert_eq!(orphan, Cause::Doubted, "an entry of an unknown object");
+    let missing = next.missing().expect("one object").to_string();
+    for part in [
+        "1 object went back to an older version",
+        "at resourceVersion 900",
+    ] {
+        assert!(missing.contains(part), "{part} in: {missing}");
     }
 }

@@ -82,7 +82,12 @@ fn released() -> Event {
 #[track_caller]
 fn assert_held(observed: &Observed, world: &ModelWorld, doubt: &Doubt, objects: usize) {
     let doubt = doubt.clone();
-    let hold = Some(Hold::Missing(Missing { doubt, objects }));
+    let missing = Missing {
+        doubt,
+        went_back: 0,
+        objects,
+    };
+    let hold = Some(Hold::Missing(missing));
     assert_eq!(observed.hold, hold, "{:?}", observed.outcome);
     assert_eq!(observed.removals_held.len(), objects);
     assert_eq!(world.news(), [""; 0], "nothing was written");
@@ -356,7 +361,7 @@ fn versions_of_the_previous_run_are_compared_with_the_first_list() {
     let mut agent = director(&Doors::default(), &world);
     let known = Known {
         sources: [(Kind::VirtualService, Source::Version(2000))].into(),
-        doubted: Vec::new(),
+        ..Known::default()
     };
     let restored =
         (1..=3).map(|port| Event::VirtualService(Change::Apply(service(port, "wrr", 1))));
@@ -365,4 +370,58 @@ fn versions_of_the_previous_run_are_compared_with_the_first_list() {
     let observed = act(&mut agent, listings(&Source::Version(1999), 1..=2));
     assert_eq!(observed.removals_held.len(), 1);
     assert_eq!(world.news(), [""; 0], "nothing was written");
+}
+
+/// Returns listings in which one object has an older version than a [`settled`]
+/// director knows.
+fn gone_back(kind: Kind, source: &Source) -> Vec<Event> {
+    let mut older = service(1, "wrr", 1);
+    let mut moved = server(2);
+    match kind {
+        Kind::VirtualService => {
+            let spec = older.spec.as_mut().expect("it parses");
+            let selector = json!({"matchLabels": {"app": "older"}});
+            spec.real_server_selector = serde_json::from_value(selector).expect("a selector");
+        }
+        _ => moved.metadata.labels = None,
+    }
+    let of = |kind| Event::Listing(kind, source.clone());
+    let mut events = vec![of(Kind::VirtualService)];
+    events.extend(services([older, service(2, "wrr", 1)]));
+    events.push(of(Kind::RealServer));
+    events.extend(servers([server(1), moved]));
+    events
+}
+
+#[test]
+fn an_older_version_of_an_object_takes_nothing_away_until_it_is_released() {
+    for kind in [Kind::VirtualService, Kind::RealServer] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, 2);
+        let older = gone_back(kind, &Source::Version(900));
+        let observed = act(&mut agent, older);
+        assert_eq!(observed.removals_held.len(), 2, "{kind}: two entries leave");
+        let why = observed.hold.expect("it is held").to_string();
+        let part = "1 object went back to an older version";
+        assert!(why.contains(part), "{kind}: {why}");
+        assert_eq!(world.news(), [""; 0], "{kind}: nothing was written");
+
+        let again = gone_back(kind, &Source::Version(900));
+        let observed = act(&mut agent, again);
+        assert_eq!(observed.removals_held.len(), 2, "{kind}: they stay held");
+
+        let observed = act(&mut agent, [released()]);
+        assert_eq!((observed.hold, observed.removals_held), (None, vec![]));
+    }
+}
+
+#[test]
+fn a_newer_version_of_an_object_in_a_list_is_an_edit() {
+    for kind in [Kind::VirtualService, Kind::RealServer] {
+        let world = ModelWorld::new();
+        let mut agent = settled(&world, 2);
+        let observed = act(&mut agent, gone_back(kind, &Source::Version(3000)));
+        let (hold, held) = (observed.hold, observed.removals_held);
+        assert_eq!((hold, held), (None, vec![]), "{kind}");
+    }
 }

@@ -358,6 +358,11 @@ fn what_is_known_about_listings_is_restored_after_the_objects() {
             ObjectKey::new("shop", "web"),
             Doubt::EmptyFolder,
         )],
+        went_back: vec![(
+            Kind::RealServer,
+            ObjectKey::new("shop", "a"),
+            Doubt::Older { known: 7, found: 6 },
+        )],
     };
     run(folder.path(), |recorder| {
         recorder.note(Note::Listings(known.clone()));

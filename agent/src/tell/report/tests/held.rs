@@ -120,6 +120,7 @@ fn removals_of_missing_objects_are_reported_with_the_reason_while_there_are_any(
             known: 1000,
             found: 900,
         },
+        went_back: 0,
         objects: 3,
     }));
     let none = fresh(&observed);
