@@ -108,12 +108,20 @@ impl Wanted {
 struct Group<'a> {
     live: Vec<&'a DirectorView<'a>>,
     dead: Vec<&'a str>,
+    /// The live directors that cannot program any service, each with the
+    /// condition that says why.
+    broken: Vec<(&'a DirectorView<'a>, &'a Condition)>,
+    /// All other live directors.
+    working: Vec<&'a DirectorView<'a>>,
+    /// The working directors that leave out exceptions.
+    leaving_out: Vec<&'a DirectorView<'a>>,
     /// The VIPs that the group's live directors list as held.
     held: HashSet<IpAddr>,
     /// Whether a live director holds the VIPs of all services that it used,
     /// except those of services in its exceptions.
     holds_all: bool,
-    /// The exceptions that live directors report, by VirtualService.
+    /// The exceptions that working directors report, by VirtualService. The
+    /// exceptions of one director follow one another.
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
@@ -215,6 +223,14 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
                 .iter()
                 .filter_map(|vip| vip.address.parse::<IpAddr>().ok()),
         );
+        if let Some(why) = programmed::broken(director) {
+            group.broken.push((director, why));
+            continue;
+        }
+        group.working.push(director);
+        if status.exceptions_omitted > 0 {
+            group.leaving_out.push(director);
+        }
         for exception in &status.exceptions {
             group
                 .exceptions

@@ -29,13 +29,11 @@ pub(super) struct ServiceView<'a> {
     pub(super) group: &'a Group<'a>,
 }
 
-/// The reports of the group's live directors about one service. A director
+/// The reports of the group's working directors about one service. A director
 /// counts as programmed only if it is in none of the lists.
 #[derive(Default)]
 struct Answers<'a> {
     failing: Vec<(&'a DirectorView<'a>, &'a DirectorException)>,
-    /// The directors that cannot program any service, each with the reason.
-    broken: Vec<(&'a DirectorView<'a>, DirectorException)>,
     waiting: Vec<&'a DirectorView<'a>>,
     /// The directors whose reports do not name the service, but are incomplete:
     /// they leave out exceptions of the service's namespace.
@@ -77,8 +75,14 @@ fn condition(view: &ServiceView<'_>, answers: &Answers<'_>) -> Condition {
         let others = answers.failing.len() - 1;
         return condition::not_programmed(director.name, exception, others, generation);
     }
-    if let Some((director, why)) = answers.broken.first() {
-        return condition::not_programmed(director.name, why, 0, generation);
+    if let Some((director, why)) = view.group.broken.first() {
+        let exception = DirectorException {
+            virtual_service: view.key.clone(),
+            real_server: None,
+            reason: why.reason.clone(),
+            message: why.message.clone(),
+        };
+        return condition::not_programmed(director.name, &exception, 0, generation);
     }
     if !answers.waiting.is_empty() {
         return waiting(&answers.waiting, generation);
@@ -96,43 +100,49 @@ fn condition(view: &ServiceView<'_>, answers: &Answers<'_>) -> Condition {
     condition::programmed(view.group.live.len(), generation)
 }
 
+/// Sorts the group's working directors by what they report about the service.
+/// Looks at single directors only where they may differ, because a fleet has
+/// thousands of services, and each pass asks for all of them.
 fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
     let mut answers = Answers::default();
-    let (Some(service), Some(need), true) = (view.service, view.need, view.accepted) else {
+    let (Some(_), Some(need), true) = (view.service, view.need, view.accepted) else {
         return answers;
     };
-    let exceptions = view
-        .group
-        .exceptions
-        .get(view.key)
-        .map_or(&[][..], Vec::as_slice);
-    for director in &view.group.live {
-        if let Some(why) = broken(director, view.key) {
-            answers.broken.push((director, why));
-            continue;
-        }
-        if !director.places.has_reached(&need.since) {
-            answers.waiting.push(director);
-            continue;
-        }
-        // A director's table is correct even if no director may take the VIP.
-        // `vip_not_held` checks whether a director holds the VIP.
-        let exception = exceptions.iter().find(|(by, exception)| {
-            by.name == director.name && exception.reason != reason::HOLDER_NOT_NAMED
-        });
-        match exception {
-            Some((director, exception)) => answers.failing.push((director, exception)),
-            None if director
-                .status
-                .leaves_out_exceptions_of(&view.key.namespace) =>
-            {
-                answers.silent.push(director);
-            }
-            None if need.provable => answers.programmed += 1,
-            None => {}
-        }
+    let group = view.group;
+    let has_reached = |director: &DirectorView<'_>| director.places.has_reached(&need.since);
+    if !group.has_reached(&need.since) {
+        let waiting = group.working.iter().copied();
+        answers.waiting = waiting.filter(|director| !has_reached(director)).collect();
     }
-    debug_assert!(!service.group.is_empty());
+    // A director's table is correct even if no director may take the VIP.
+    // `vip_not_held` checks whether a director holds the VIP.
+    let exceptions = group.exceptions.get(view.key).into_iter().flatten();
+    answers.failing = exceptions
+        .filter(|(by, exception)| has_reached(by) && exception.reason != reason::HOLDER_NOT_NAMED)
+        .copied()
+        .collect();
+    answers.failing.dedup_by_key(|(by, _)| by.name);
+    let fails = |director: &DirectorView<'_>| {
+        let mut failing = answers.failing.iter();
+        failing.any(|(by, _)| by.name == director.name)
+    };
+    let silent = group.leaving_out.iter().copied();
+    answers.silent = silent
+        .filter(|director| {
+            director
+                .status
+                .leaves_out_exceptions_of(&view.key.namespace)
+        })
+        .filter(|director| has_reached(director) && !fails(director))
+        .collect();
+    if need.provable {
+        let others = [
+            answers.failing.len(),
+            answers.waiting.len(),
+            answers.silent.len(),
+        ];
+        answers.programmed = group.working.len() - others.into_iter().sum::<usize>();
+    }
     answers
 }
 
@@ -156,20 +166,13 @@ fn waiting(directors: &[&DirectorView<'_>], generation: i64) -> Condition {
     waiting
 }
 
-/// Returns the reason why a director cannot program any service, if the
-/// director's condition Programmed gives a reason. The director's last report
-/// is then not reliable, and waiting for the next report does not help.
-fn broken(director: &DirectorView<'_>, service: &ObjectKey) -> Option<DirectorException> {
+/// Returns the condition that says why a director cannot program any service,
+/// if it cannot. The director's last report is then not reliable, and waiting
+/// for the next report does not help.
+pub(super) fn broken<'a>(director: &DirectorView<'a>) -> Option<&'a Condition> {
     let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED)?;
-    if programmed.status != "False" || programmed.reason == reason::EXCEPTIONS {
-        return None;
-    }
-    Some(DirectorException {
-        virtual_service: service.clone(),
-        real_server: None,
-        reason: programmed.reason.clone(),
-        message: programmed.message.clone(),
-    })
+    let is_broken = programmed.status == "False" && programmed.reason != reason::EXCEPTIONS;
+    is_broken.then_some(programmed)
 }
 
 fn not_provable(view: &ServiceView<'_>, service: &Service, generation: i64) -> Condition {
