@@ -5,7 +5,10 @@
 //! time by its own clock, because other machines' clocks may be wrong. While
 //! the controller sees no events at all, no director is declared dead.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// The duration of a Lease that has no leaseDurationSeconds.
 pub const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(40);
@@ -65,6 +68,14 @@ impl Life {
 pub struct Liveness {
     directors: BTreeMap<String, Watched>,
     leases: BTreeMap<String, Renewal>,
+    /// When each director's Lease expires. A fleet renews a hundred Leases a
+    /// second, so no renewal may look at every director.
+    deadlines: BTreeSet<(Time, String)>,
+    /// The directors whose lives may have changed since the last call of
+    /// [`Liveness::suspects`].
+    touched: BTreeSet<String>,
+    /// Deadlines up to this time were in a result of [`Liveness::suspects`].
+    suspected_until: Time,
     listed: bool,
     last_event: Time,
     blind_since: Option<Time>,
@@ -77,6 +88,9 @@ struct Watched {
     /// a broken watch works again.
     since: Time,
     evidence: Evidence,
+    /// When the director is declared dead, as in [`Liveness::deadlines`].
+    /// `None` if it was dead from the start.
+    deadline: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,21 +108,29 @@ impl Liveness {
     /// Adds a director, if it is not known yet. `reported_dead` says whether
     /// the director's published status reports it dead.
     pub fn director(&mut self, name: &str, reported_dead: bool, now: Time) {
-        self.directors
-            .entry(name.to_owned())
-            .or_insert_with(|| Watched {
-                since: now,
-                evidence: if reported_dead {
-                    Evidence::Dead
-                } else {
-                    Evidence::Presumed
-                },
-            });
+        if self.directors.contains_key(name) {
+            return;
+        }
+        let evidence = match reported_dead {
+            true => Evidence::Dead,
+            false => Evidence::Presumed,
+        };
+        let watched = Watched {
+            since: now,
+            evidence,
+            deadline: None,
+        };
+        self.directors.insert(name.to_owned(), watched);
+        self.schedule(name);
     }
 
     /// Forgets a deleted director.
     pub fn director_gone(&mut self, name: &str) {
-        self.directors.remove(name);
+        let gone = self.directors.remove(name);
+        if let Some(deadline) = gone.and_then(|gone| gone.deadline) {
+            self.deadlines.remove(&(deadline, name.to_owned()));
+        }
+        self.touched.remove(name);
     }
 
     /// Records a Lease that the watch showed.
@@ -122,12 +144,11 @@ impl Liveness {
                 None => self.listed,
             };
         if renewed && let Some(watched) = self.directors.get_mut(name) {
-            *watched = Watched {
-                since: now,
-                evidence: Evidence::Renewed,
-            };
+            watched.since = now;
+            watched.evidence = Evidence::Renewed;
         }
         self.leases.insert(name.to_owned(), renewal);
+        self.schedule(name);
     }
 
     /// Forgets a deleted Lease. The Lease's director stays live for
@@ -135,6 +156,7 @@ impl Liveness {
     pub fn lease_gone(&mut self, name: &str, now: Time) {
         self.see(now);
         self.leases.remove(name);
+        self.schedule(name);
     }
 
     /// Records a complete listing of Leases; `names` are the names of all
@@ -142,8 +164,13 @@ impl Liveness {
     pub fn leases_listed<'a>(&mut self, names: impl Iterator<Item = &'a str>, now: Time) {
         self.see(now);
         self.listed = true;
-        let there: std::collections::BTreeSet<&str> = names.collect();
-        self.leases.retain(|name, _| there.contains(name.as_str()));
+        let there: BTreeSet<&str> = names.collect();
+        let gone = |name: &&String| !there.contains(name.as_str());
+        let gone: Vec<String> = self.leases.keys().filter(gone).cloned().collect();
+        for name in gone {
+            self.leases.remove(&name);
+            self.schedule(&name);
+        }
     }
 
     /// Records that the watch of Leases failed.
@@ -159,8 +186,8 @@ impl Liveness {
         };
         let lease = self.leases.get(name);
         let duration = duration(lease);
-        let counts = watched.evidence != Evidence::Dead
-            && self.seeing(now).saturating_sub(watched.since) < duration;
+        let seeing = self.seeing(now);
+        let counts = watched.deadline.is_some_and(|deadline| seeing < deadline);
         match (counts, lease) {
             (true, Some(_)) if watched.evidence == Evidence::Renewed => Life::Alive,
             (true, _) => Life::Presumed,
@@ -185,11 +212,41 @@ impl Liveness {
         if self.seeing(now) < now {
             return None;
         }
-        self.directors
-            .iter()
-            .filter(|(name, _)| self.life(name, now).is_live())
-            .map(|(name, watched)| watched.since + duration(self.leases.get(name)))
-            .min()
+        let mut later = self.deadlines.range((now, String::new())..);
+        later.find(|(at, _)| *at > now).map(|(at, _)| *at)
+    }
+
+    /// Returns the directors whose [`Liveness::life`] or
+    /// [`Liveness::refused`] may have changed since the last call.
+    pub fn suspects(&mut self, now: Time) -> BTreeSet<String> {
+        let mut suspects = std::mem::take(&mut self.touched);
+        let seeing = self.seeing(now);
+        let later = self
+            .deadlines
+            .range((self.suspected_until, String::new())..);
+        let expired = later.take_while(|(at, _)| *at <= seeing);
+        suspects.extend(expired.map(|(_, name)| name.clone()));
+        self.suspected_until = self.suspected_until.max(seeing);
+        suspects
+    }
+
+    /// Computes the deadline of a director again, and makes the director a
+    /// suspect.
+    fn schedule(&mut self, name: &str) {
+        let Some(watched) = self.directors.get_mut(name) else {
+            return;
+        };
+        let deadline = (watched.evidence != Evidence::Dead)
+            .then(|| watched.since + duration(self.leases.get(name)));
+        let before = std::mem::replace(&mut watched.deadline, deadline);
+        if before != deadline {
+            if let Some(before) = before {
+                self.deadlines.remove(&(before, name.to_owned()));
+            }
+            self.deadlines
+                .extend(deadline.map(|deadline| (deadline, name.to_owned())));
+        }
+        self.touched.insert(name.to_owned());
     }
 
     /// The last time at which the watch of Leases worked; `now` if the watch
@@ -205,16 +262,13 @@ impl Liveness {
     fn see(&mut self, now: Time) {
         let seeing = self.seeing(now);
         if seeing < now {
-            let alive: Vec<String> = self
-                .directors
-                .keys()
-                .filter(|name| self.life(name, now).is_live())
-                .cloned()
-                .collect();
+            let alive = self.deadlines.iter().filter(|(at, _)| *at > seeing);
+            let alive: Vec<String> = alive.map(|(_, name)| name.clone()).collect();
             for name in alive {
                 if let Some(watched) = self.directors.get_mut(&name) {
                     watched.since = now;
                 }
+                self.schedule(&name);
             }
         }
         self.blind_since = None;
@@ -229,167 +283,4 @@ fn duration(lease: Option<&Renewal>) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn s(seconds: u64) -> Time {
-        Duration::from_secs(seconds)
-    }
-
-    fn renewal(number: u64) -> Renewal {
-        Renewal {
-            renew_time: Some(format!("renewed-{number}")),
-            duration: Some(s(40)),
-            refused: None,
-        }
-    }
-
-    /// Returns a `Liveness` that saw director `a` and its Lease at second 0, in
-    /// the first listing.
-    fn started(reported_dead: bool) -> Liveness {
-        let mut liveness = Liveness::default();
-        liveness.director("a", reported_dead, s(0));
-        liveness.lease("a", renewal(1), s(0));
-        liveness.leases_listed(["a"].into_iter(), s(0));
-        liveness
-    }
-
-    /// Renews other Leases, so that the watch is not considered broken.
-    fn others(liveness: &mut Liveness, seconds: std::ops::RangeInclusive<u64>) {
-        for second in seconds.step_by(5) {
-            liveness.lease("other", renewal(second + 1000), s(second));
-        }
-    }
-
-    fn expired() -> Life {
-        Life::Expired {
-            last: Some("renewed-1".to_owned()),
-            duration: s(40),
-        }
-    }
-
-    #[test]
-    fn right_after_start_a_director_is_presumed_alive_until_its_time_has_passed() {
-        let mut liveness = started(false);
-        others(&mut liveness, 5..=40);
-        assert_eq!(liveness.life("a", s(39)), Life::Presumed);
-        assert_eq!(liveness.next_deadline(s(39)), Some(s(40)));
-        assert_eq!(liveness.life("a", s(40)), expired());
-        assert_eq!(liveness.next_deadline(s(40)), None);
-    }
-
-    #[test]
-    fn a_director_reported_dead_stays_so_until_it_renews() {
-        let mut liveness = started(true);
-        assert_eq!(liveness.life("a", s(1)), expired());
-        liveness.lease("a", renewal(1), s(2));
-        assert_eq!(liveness.life("a", s(2)), expired());
-        liveness.lease("a", renewal(2), s(3));
-        assert_eq!(liveness.life("a", s(3)), Life::Alive);
-    }
-
-    #[test]
-    fn a_write_to_a_lease_that_renews_nothing_brings_nobody_back() {
-        let mut liveness = started(true);
-        let longer = Renewal {
-            duration: Some(s(60)),
-            ..renewal(1)
-        };
-        liveness.lease("a", longer, s(2));
-        assert!(!liveness.life("a", s(2)).is_live());
-        let emptied = Renewal {
-            renew_time: None,
-            duration: None,
-            refused: None,
-        };
-        liveness.lease("a", emptied, s(3));
-        assert!(!liveness.life("a", s(3)).is_live());
-    }
-
-    #[test]
-    fn every_renewal_counts_from_when_it_is_seen() {
-        let mut liveness = started(false);
-        liveness.lease("a", renewal(2), s(10));
-        assert_eq!(liveness.life("a", s(10)), Life::Alive);
-        others(&mut liveness, 15..=50);
-        assert_eq!(liveness.life("a", s(49)), Life::Alive);
-        assert!(!liveness.life("a", s(50)).is_live());
-    }
-
-    #[test]
-    fn a_lease_that_is_made_while_watching_is_a_renewal() {
-        let mut liveness = Liveness::default();
-        liveness.director("a", true, s(0));
-        liveness.leases_listed(std::iter::empty(), s(0));
-        assert_eq!(liveness.life("a", s(1)), Life::NoLease);
-        liveness.lease("a", renewal(1), s(2));
-        assert_eq!(liveness.life("a", s(2)), Life::Alive);
-    }
-
-    #[test]
-    fn a_director_without_a_lease_dies_after_the_same_time() {
-        let mut liveness = Liveness::default();
-        liveness.leases_listed(std::iter::empty(), s(0));
-        liveness.director("a", false, s(0));
-        others(&mut liveness, 5..=45);
-        assert_eq!(liveness.life("a", s(39)), Life::Presumed);
-        assert_eq!(liveness.life("a", s(40)), Life::NoLease);
-    }
-
-    #[test]
-    fn a_shorter_lease_counts_shorter() {
-        let mut liveness = started(false);
-        let short = Renewal {
-            duration: Some(s(5)),
-            ..renewal(2)
-        };
-        liveness.lease("a", short, s(1));
-        assert!(liveness.life("a", s(5)).is_live());
-        assert!(!liveness.life("a", s(6)).is_live());
-    }
-
-    #[test]
-    fn while_the_watch_is_broken_nobody_dies() {
-        let mut liveness = started(false);
-        liveness.lease("a", renewal(2), s(1));
-        liveness.blind(s(10));
-        assert_eq!(liveness.life("a", s(1000)), Life::Alive);
-        assert_eq!(liveness.next_deadline(s(1000)), None);
-        // The watch works again, so director `a` gets a whole Lease duration
-        // from now.
-        others(&mut liveness, 1000..=1040);
-        assert_eq!(liveness.life("a", s(1039)), Life::Alive);
-        assert!(!liveness.life("a", s(1040)).is_live());
-    }
-
-    #[test]
-    fn a_watch_that_shows_nothing_at_all_is_taken_for_broken() {
-        let mut liveness = started(false);
-        liveness.lease("a", renewal(2), s(1));
-        assert_eq!(liveness.life("a", s(1000)), Life::Alive);
-        assert_eq!(liveness.next_deadline(s(26)), Some(s(41)));
-        assert_eq!(liveness.next_deadline(s(27)), None);
-        liveness.lease("a", renewal(3), s(1000));
-        assert_eq!(liveness.life("a", s(1001)), Life::Alive);
-    }
-
-    #[test]
-    fn the_dead_do_not_rise_because_sight_is_back() {
-        let mut liveness = started(false);
-        others(&mut liveness, 5..=45);
-        assert!(!liveness.life("a", s(45)).is_live());
-        liveness.blind(s(46));
-        liveness.leases_listed(["a", "other"].into_iter(), s(100));
-        assert!(!liveness.life("a", s(100)).is_live());
-    }
-
-    #[test]
-    fn a_deleted_lease_is_none() {
-        let mut liveness = started(false);
-        liveness.lease("a", renewal(2), s(1));
-        liveness.lease_gone("a", s(2));
-        assert_eq!(liveness.life("a", s(2)), Life::Presumed);
-        others(&mut liveness, 5..=45);
-        assert_eq!(liveness.life("a", s(41)), Life::NoLease);
-    }
-}
+mod tests;

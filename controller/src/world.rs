@@ -157,9 +157,12 @@ impl World {
     /// caller must compute [`World::wanted`] again.
     pub fn lives_changed(&mut self, now: Time) -> bool {
         let mut changed = false;
-        for (name, director) in &mut self.directors {
-            let life = self.liveness.life(name, now);
-            let refused = self.liveness.refused(name);
+        for name in self.liveness.suspects(now) {
+            let Some(director) = self.directors.get_mut(&name) else {
+                continue;
+            };
+            let life = self.liveness.life(&name, now);
+            let refused = self.liveness.refused(&name);
             if director.life != life || director.refused.as_deref() != refused {
                 director.life = life;
                 director.refused = refused.map(str::to_owned);
