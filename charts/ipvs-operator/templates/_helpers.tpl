@@ -25,3 +25,23 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
+
+{{/* The agents, as subjects of a FlowSchema. */}}
+{{- define "ipvs-operator.flow-agents" -}}
+- kind: ServiceAccount
+  serviceAccount:
+    name: ipvs-agent
+    namespace: {{ .Release.Namespace }}
+# Directors outside the cluster, with a certificate.
+- kind: Group
+  group:
+    name: ipvs.dev:directors
+{{- end }}
+
+{{/* The controller, as a subject of a FlowSchema. */}}
+{{- define "ipvs-operator.flow-controller" -}}
+- kind: ServiceAccount
+  serviceAccount:
+    name: ipvs-controller
+    namespace: {{ .Release.Namespace }}
+{{- end }}
