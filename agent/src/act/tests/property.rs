@@ -71,6 +71,9 @@ struct Story {
     whose: BTreeMap<Entry, Whose>,
     /// The services in the kernel that strangers created.
     strange: BTreeSet<ServiceKey>,
+    /// The services in the kernel that other processes created when the owner
+    /// was unclear. The agent may have adopted them.
+    maybe_strange: BTreeSet<ServiceKey>,
     /// Whether an agent ended before it could record all entries that became
     /// ours.
     forgetful: bool,
@@ -91,6 +94,7 @@ impl Story {
             holding: Holding::Take,
             whose: BTreeMap::new(),
             strange: BTreeSet::new(),
+            maybe_strange: BTreeSet::new(),
             forgetful: false,
         }
     }
@@ -168,6 +172,7 @@ impl Story {
         self.world.parts().kernel.table.clear();
         self.whose.clear();
         self.strange.clear();
+        self.maybe_strange.clear();
         self.forgetful = false;
         self.boots += 1;
         self.disk.reboot();
@@ -267,7 +272,9 @@ impl Story {
         let ours = &self.agent.state.ours.table;
         let is_left = |service: &ServiceKey| {
             let table = &self.world.parts().kernel.table;
-            self.strange.contains(service)
+            let may_be_adopted =
+                self.strange.contains(service) || self.maybe_strange.contains(service);
+            may_be_adopted
                 && !ours.service(service)
                 && table
                     .get(service)
@@ -289,6 +296,7 @@ impl Story {
     fn forget(&mut self, gone: &Entry) {
         if let Entry::Service(service) = gone {
             self.strange.remove(service);
+            self.maybe_strange.remove(service);
         }
         self.whose.retain(|entry, _| match (gone, entry) {
             (Entry::Service(service), Entry::Destination(of, _)) => service != of,
@@ -348,9 +356,13 @@ impl Story {
         }
         match deed {
             Deed::Make(_) => {
-                if let (Entry::Service(service), Whose::Theirs) = (entry, whose) {
-                    self.strange.insert(*service);
-                }
+                match (entry, whose) {
+                    (Entry::Service(service), Whose::Theirs) => self.strange.insert(*service),
+                    (Entry::Service(service), Whose::Unclear) => {
+                        self.maybe_strange.insert(*service)
+                    }
+                    _ => false,
+                };
                 self.whose.insert(entry.clone(), whose);
             }
             Deed::Change(_) => self.lose(entry, whose),
