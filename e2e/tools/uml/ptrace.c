@@ -8,6 +8,10 @@
  * "ptrace set fp regs failed, errno = 14". This library is loaded before the C
  * library, and fills such a buffer up. The components that are not in the
  * buffer are marked as not in use.
+ *
+ * User-mode Linux reads these registers at each system call of a process, and
+ * writes them back before the process goes on. Most of the time they are the
+ * same. Then this library leaves the second call out.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,6 +32,10 @@ typedef long call(enum __ptrace_request, pid_t, void *, void *);
 
 /* User-mode Linux sets registers from one thread only. */
 static uint8_t whole[LARGEST] __attribute__((aligned(64)));
+/* The registers that were read last, of a process that has not run since. */
+static uint8_t read_last[LARGEST];
+static size_t read_length;
+static pid_t read_from;
 /* The size of the host's registers, or 0 before the first call. */
 static size_t size;
 
@@ -49,6 +57,21 @@ static uint64_t components(size_t length)
 	return found;
 }
 
+/* Whether the extended registers may be others after the request. */
+static int may_change(enum __ptrace_request request)
+{
+	switch (request) {
+	case PTRACE_GETREGS:
+	case PTRACE_SETREGS:
+	case PTRACE_PEEKUSER:
+	case PTRACE_PEEKDATA:
+	case PTRACE_POKEDATA:
+		return 0;
+	default:
+		return 1;
+	}
+}
+
 long ptrace(enum __ptrace_request request, ...)
 {
 	static call *next;
@@ -60,8 +83,28 @@ long ptrace(enum __ptrace_request request, ...)
 	va_end(arguments);
 	if (!next)
 		next = (call *)dlsym(RTLD_NEXT, "ptrace");
-	if (request != PTRACE_SETREGSET || address != (void *)NT_X86_XSTATE)
+	struct iovec *given = data;
+	int extended = address == (void *)NT_X86_XSTATE;
+	if (request == PTRACE_GETREGSET && extended) {
+		long result = next(request, pid, address, data);
+		read_from = 0;
+		if (!result && given->iov_len <= LARGEST) {
+			memcpy(read_last, given->iov_base, given->iov_len);
+			read_length = given->iov_len;
+			read_from = pid;
+		}
+		return result;
+	}
+	if (request != PTRACE_SETREGSET || !extended) {
+		if (pid == read_from && may_change(request))
+			read_from = 0;
 		return next(request, pid, address, data);
+	}
+	if (pid == read_from && given->iov_len >= read_length &&
+	    !memcmp(given->iov_base, read_last, read_length))
+		return 0;
+	if (pid == read_from)
+		read_from = 0;
 	if (!size) {
 		struct iovec all = { whole, LARGEST };
 		if (next(PTRACE_GETREGSET, pid, address, &all))
@@ -69,7 +112,6 @@ long ptrace(enum __ptrace_request request, ...)
 		memset(whole, 0, LARGEST);
 		size = all.iov_len;
 	}
-	struct iovec *given = data;
 	if (given->iov_len >= size || given->iov_len < HEADER_END)
 		return next(request, pid, address, data);
 	memcpy(whole, given->iov_base, given->iov_len);
