@@ -93,6 +93,18 @@ spec: {{addressPools: [{{name: lab, cidrs: [0.0.0.0/0]}}]}}
     fn expect(&self, services: usize) {
         expect(&self.host, services);
     }
+
+    /// Waits until each of the director's services has three servers.
+    #[track_caller]
+    fn expect_three_servers(&self) {
+        expect_servers(&self.host, self.count, 3);
+    }
+
+    /// Checks that nothing was removed since [`Site::expect_three_servers`].
+    #[track_caller]
+    fn assert_nothing_was_cut(&self) {
+        assert_eq!(found(&self.host), (self.count, self.count * 3));
+    }
 }
 
 fn start_agent_in_group(host: &Host, name: &str) -> Process {
@@ -120,10 +132,19 @@ spec:
 /// web servers.
 #[track_caller]
 fn expect(host: &Host, services: usize) {
-    let what = format!("{services} services in the kernel of {}", host.name());
+    expect_servers(host, services, 2);
+}
+
+/// Waits until the kernel has `services` services with `each` servers each.
+#[track_caller]
+fn expect_servers(host: &Host, services: usize, each: usize) {
+    let what = format!(
+        "{services} services with {each} servers each in the kernel of {}",
+        host.name()
+    );
     eventually(&what, PATIENCE, || {
         let found = found(host);
-        match found == (services, services * 2) {
+        match found == (services, services * each) {
             true => Ok(()),
             false => Err(format!("{found:?}")),
         }
@@ -161,6 +182,14 @@ fn an_etcd_restored_from_an_older_backup_cuts_nothing_until_it_is_released() {
     let cluster = Cluster::start();
     let course = Course::nat();
     kubectl_apply(&servers("default"));
+    // The backup has a version of this server that no service selects.
+    kubectl_apply(
+        "apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {name: late, namespace: default, labels: {app: none}}
+spec: {address: 192.168.2.77}
+",
+    );
     let mut sites = COUNTS.map(|count| Site::start(&course, count));
     for site in &sites {
         if site.before() > 0 {
@@ -177,9 +206,10 @@ fn an_etcd_restored_from_an_older_backup_cuts_nothing_until_it_is_released() {
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: other{number}}}\n---\n")
     });
     kubectl_apply(&others.collect::<String>());
+    kubectl(&["label", "irs/late", "app=web", "--overwrite"]);
     for site in &sites {
         site.make(site.count);
-        site.expect(site.count);
+        site.expect_three_servers();
         let services = site.services();
         wait_until_ready(&services.iter().map(String::as_str).collect::<Vec<_>>());
     }
@@ -187,14 +217,20 @@ fn an_etcd_restored_from_an_older_backup_cuts_nothing_until_it_is_released() {
     drop(ApiServerAway::begin_and_restore_the_backup());
     for site in &sites {
         let patch = format!("kubectl patch idg {}", site.name);
-        let words = ["ObjectsMissing", "older backup", "allowUntil", &patch];
+        let words = [
+            "ObjectsMissing",
+            "went back to an older version",
+            "older backup",
+            "allowUntil",
+            &patch,
+        ];
         wait_for_words(&site.director(), "RemovalsHeld", &words);
-        assert_eq!(found(&site.host), (site.count, site.count * 2));
+        site.assert_nothing_was_cut();
     }
     for site in &mut sites {
         site.restart();
         wait_for_words(&site.director(), "RemovalsHeld", &["ObjectsMissing"]);
-        assert_eq!(found(&site.host), (site.count, site.count * 2));
+        site.assert_nothing_was_cut();
         release(&site.host, &site.name);
         site.expect(site.before());
         wait_for(&site.director(), "RemovalsHeld", "False");
