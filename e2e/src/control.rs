@@ -193,7 +193,16 @@ pub fn try_kubectl_diff(yaml: &str) -> Response {
 /// output.
 #[track_caller]
 pub fn helm(args: &[&str]) -> String {
-    must("helm", args, run(Tool::Helm, args, ""))
+    must("helm", args, try_helm(args))
+}
+
+/// Runs helm as [`helm`] does, for a command that may fail.
+///
+/// # Panics
+/// Panics if the host side does not answer.
+#[track_caller]
+pub fn try_helm(args: &[&str]) -> Response {
+    run(Tool::Helm, args, "")
 }
 
 /// An API server that a test has stopped. Dropping an `ApiServerAway` starts

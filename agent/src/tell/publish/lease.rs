@@ -1,21 +1,27 @@
 //! Renews the director's Lease, as long as the agent works.
+//!
+//! The Lease is in [`DIRECTORS_NAMESPACE`]. Until version 0.2, the agent renews
+//! a second Lease with the same content in the controller's namespace. A
+//! controller of an earlier version sees only the second Lease: during an
+//! upgrade that replaces the agents first, or after a rollback that has not
+//! reached each agent yet.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crds::api::REPORT_REFUSED;
+use crds::api::{DIRECTORS_NAMESPACE, REPORT_REFUSED};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{
-    Api,
+    Api, Client,
     api::{Patch, PatchParams},
 };
 use tokio::{sync::watch, time};
 
 use super::{
-    FIELD_MANAGER,
+    FIELD_MANAGER, Identity,
     attempt::{once, succeeded},
 };
 use crate::{heartbeat::Heartbeat, pauses::Pauses, said::Said};
@@ -37,28 +43,59 @@ const RECHECK: Duration = Duration::from_secs(1);
 /// answer together are well below [`LEASE_SECONDS`].
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Renews the director's Lease while the loop works, without end. Readers of the
+/// Renews the director's Leases while the loop works, without end. Readers of a
 /// Lease measure the time between renewals with their own clock, so the clocks
-/// need not agree. If the API server refuses the director's report, the Lease
-/// has an annotation with the reason.
+/// need not agree. If the API server refuses the director's report, the Leases
+/// have an annotation with the reason.
+///
+/// Each Lease is renewed without regard to the other one: a controller counts
+/// the renewals of both.
 pub(super) async fn renew(
-    leases: &Api<Lease>,
-    name: &str,
+    client: &Client,
+    identity: &Identity,
     heartbeat: &Heartbeat,
     refused: watch::Receiver<Option<String>>,
 ) {
-    let what = "renew this director's Lease";
+    let earlier = Some(identity.lease_namespace.as_str());
+    let earlier = earlier.filter(|namespace| *namespace != DIRECTORS_NAMESPACE);
+    tokio::join!(
+        renew_in(
+            DIRECTORS_NAMESPACE,
+            client,
+            identity,
+            heartbeat,
+            refused.clone()
+        ),
+        async {
+            if let Some(namespace) = earlier {
+                renew_in(namespace, client, identity, heartbeat, refused).await;
+            }
+        },
+        tell_whether_it_works(heartbeat),
+    );
+}
+
+async fn renew_in(
+    namespace: &str,
+    client: &Client,
+    identity: &Identity,
+    heartbeat: &Heartbeat,
+    refused: watch::Receiver<Option<String>>,
+) {
+    let leases = Api::<Lease>::namespaced(client.clone(), namespace);
+    let what = format!("renew this director's Lease in the namespace {namespace}");
     let mut pauses = Pauses::up_to(LONGEST_WAIT);
-    let (mut stuck, mut failed) = (Said::default(), Said::default());
+    let mut failed = Said::default();
     loop {
-        let pause = if works(heartbeat, &mut stuck) {
+        let pause = if works(heartbeat) {
             let seconds = seconds(heartbeat.age());
-            let lease = lease(name, seconds, refused.borrow().clone(), Timestamp::now());
+            let (refused, now) = (refused.borrow().clone(), Timestamp::now());
+            let lease = lease(&identity.name, seconds, refused, now);
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let patch = Patch::Apply(&lease);
-            match once(what, leases.patch(name, &parameters, &patch)).await {
+            match once(&what, leases.patch(&identity.name, &parameters, &patch)).await {
                 Ok(_) => {
-                    succeeded(what, &mut failed);
+                    succeeded(&what, &mut failed);
                     pauses.reset();
                     // A Lease that ends early must be renewed as soon as the
                     // loop works again.
@@ -89,21 +126,26 @@ fn seconds(age: Duration) -> i32 {
     }
 }
 
-/// Whether the loop works. Logs when the loop stops and when it works again.
-fn works(heartbeat: &Heartbeat, said: &mut Said) -> bool {
-    if heartbeat.age() < LONGEST_SILENCE {
-        if said.clear() {
+/// Logs when the loop stops and when it works again, without end.
+async fn tell_whether_it_works(heartbeat: &Heartbeat) {
+    let mut said = Said::default();
+    loop {
+        if !works(heartbeat) {
+            said.error([format!(
+                "the director's thread has not worked for {} s, probably because a disk or the \
+                 kernel does not answer: this director's Lease is not renewed, so that nobody \
+                 relies on its report. Packets keep flowing",
+                LONGEST_SILENCE.as_secs()
+            )]);
+        } else if said.clear() {
             tracing::info!("the director's thread works again");
         }
-        return true;
+        time::sleep(RECHECK).await;
     }
-    said.error([format!(
-        "the director's thread has not worked for {} s, probably because a disk or the kernel \
-         does not answer: this director's Lease is not renewed, so that nobody relies on its \
-         report. Packets keep flowing",
-        LONGEST_SILENCE.as_secs()
-    )]);
-    false
+}
+
+fn works(heartbeat: &Heartbeat) -> bool {
+    heartbeat.age() < LONGEST_SILENCE
 }
 
 fn lease(name: &str, seconds: i32, refused: Option<String>, now: Timestamp) -> Lease {
@@ -139,10 +181,9 @@ mod tests {
     #[test]
     fn a_loop_that_was_silent_for_half_a_minute_does_not_work() {
         let heartbeat = Heartbeat::aged(LONGEST_SILENCE);
-        let mut said = Said::default();
-        assert!(!works(&heartbeat, &mut said));
+        assert!(!works(&heartbeat));
         heartbeat.beat();
-        assert!(works(&heartbeat, &mut said), "it is back");
+        assert!(works(&heartbeat), "it is back");
     }
 
     #[test]
