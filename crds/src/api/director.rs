@@ -10,10 +10,9 @@ use crate::ObjectKey;
 /// server accepts the status.
 pub const REPORT_REFUSED: &str = "ipvs.dev/report-refused";
 
-/// The namespace of the directors' Leases. The chart creates the namespace, and
-/// lets agents write nothing else in it. Every cluster has the same name for it,
-/// as for the namespace `kube-node-lease` of the kubelets' Leases, so that a
-/// director outside the cluster needs no setting.
+/// The namespace of the directors' Leases, which the chart creates. The name is
+/// the same in every cluster, like `kube-node-lease` for the kubelets' Leases,
+/// so a director outside the cluster needs no setting.
 pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
 
 /// One director node. The node's agent creates this object with the node's
