@@ -145,6 +145,15 @@ pub fn kubectl_apply(yaml: &str) -> String {
     must("kubectl", &["apply", "-f", "-"], try_kubectl_apply(yaml))
 }
 
+/// Runs kubectl as [`try_kubectl`] does, with `input` as its standard input.
+///
+/// # Panics
+/// Panics if the host side does not answer.
+#[track_caller]
+pub fn try_kubectl_with_input(args: &[&str], input: &str) -> Response {
+    run(Tool::Kubectl, args, input)
+}
+
 /// Deletes an object such as `ivs/web` and creates the same object again, with
 /// `kubectl replace --force`.
 ///
