@@ -1,12 +1,12 @@
 //! A director is Alive only while its loop works. It comes back by itself.
 
-use std::time::Instant;
+use std::{fs, process::Command, time::Instant};
 
 use e2e::{
-    FreezingDisk, Process,
+    FreezingDisk, Host, Process,
     cluster::{
         Cluster, PATIENCE, agent, condition, example, start_agent, wait_for, wait_for_words,
-        wait_until_ready,
+        wait_until_ready, workspace,
     },
     course::{Course, NAT_VIP, another_service},
     eventually, kubectl, kubectl_apply, layout,
@@ -82,5 +82,72 @@ fn an_agent_whose_state_folder_blocks_is_not_alive_until_the_disk_answers() {
         "the log must say why the Lease is not renewed:\n{log}"
     );
     disk.thaw();
+    expect_alive(&["web", "new"]);
+}
+
+/// The request to the kernel that [`HungRtnetlink`] begins: `ETHTOOL_GFLAGS`
+/// (`include/uapi/linux/ethtool.h`). The kernel writes the answer while it holds
+/// the lock of rtnetlink.
+const REQUEST: u32 = 0x25;
+
+/// A kernel whose rtnetlink hangs: it answers no request, and each process that
+/// sends one blocks in the system call. Dropping a `HungRtnetlink` ends this. No
+/// host can be changed in the meantime, because all hosts share the kernel.
+struct HungRtnetlink {
+    // The disk is dropped first, because the program cannot end before.
+    disk: FreezingDisk,
+    _holder: Process,
+}
+
+impl HungRtnetlink {
+    fn begin(host: &Host) -> Self {
+        let holder = workspace().join("e2e/tools/bin/hold-rtnl");
+        assert!(
+            holder.exists(),
+            "{} is missing: `make lab-tools` builds it",
+            holder.display()
+        );
+        let disk = FreezingDisk::mount(layout::file("rtnl"));
+        let file = disk.path().join("answer");
+        let mut request = REQUEST.to_ne_bytes().to_vec();
+        request.resize(8, 0);
+        fs::write(&file, request).expect("the disk can be written");
+        disk.freeze();
+        let mut command = Command::new(holder);
+        let holder = Process::start(host, "hold-rtnl", command.arg(file));
+        eventually("rtnetlink to hang", PATIENCE, || {
+            match holder.log().contains("asking") {
+                true => Ok(()),
+                false => Err(holder.log()),
+            }
+        });
+        Self {
+            disk,
+            _holder: holder,
+        }
+    }
+
+    fn end(self) {
+        self.disk.thaw();
+        drop(self);
+    }
+}
+
+#[test]
+fn an_agent_whose_rtnetlink_hangs_is_not_alive_until_the_kernel_answers() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let agent = start_agent(&course.director, "director1");
+    serve();
+    let hung = HungRtnetlink::begin(&course.director);
+    // For a new service, the agent reads the host's interfaces.
+    kubectl_apply(&another_service("new", 82));
+    expect_dead(&course, Instant::now());
+    let log = agent.log();
+    assert!(
+        log.contains("the director's thread has not worked for 30 s"),
+        "the log must say why the Lease is not renewed:\n{log}"
+    );
+    hung.end();
     expect_alive(&["web", "new"]);
 }
