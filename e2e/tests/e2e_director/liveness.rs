@@ -5,8 +5,8 @@ use std::{fs, process::Command, time::Instant};
 use e2e::{
     FreezingDisk, Host, Process,
     cluster::{
-        Cluster, PATIENCE, agent, condition, example, start_agent, wait_for, wait_for_words,
-        wait_until_ready, workspace,
+        Cluster, DIRECTORS_NAMESPACE, NAMESPACE, PATIENCE, agent, condition, example, start_agent,
+        upgrade_chart, wait_for, wait_for_words, wait_until_ready, workspace,
     },
     course::{Course, NAT_VIP, another_service},
     eventually, kubectl, kubectl_apply, layout,
@@ -83,6 +83,68 @@ fn an_agent_whose_state_folder_blocks_is_not_alive_until_the_disk_answers() {
     );
     disk.thaw();
     expect_alive(&["web", "new"]);
+}
+
+/// The rights to write Leases in a namespace are taken from all agents. Dropping
+/// a `NoRights` gives them back.
+struct NoRights;
+
+impl NoRights {
+    fn to_write_leases_in(namespace: &str) -> Self {
+        kubectl(&["delete", "rolebinding", "ipvs-agent", "-n", namespace]);
+        Self
+    }
+}
+
+impl Drop for NoRights {
+    fn drop(&mut self) {
+        upgrade_chart();
+    }
+}
+
+/// Waits until the director renews its Lease in a namespace.
+#[track_caller]
+fn expect_renewal_in(namespace: &str) {
+    let time = || {
+        let path = "jsonpath={.spec.renewTime}";
+        kubectl(&["get", "lease", "director1", "-n", namespace, "-o", path])
+    };
+    let before = time();
+    eventually(
+        &format!("a renewal in {namespace}"),
+        PATIENCE,
+        || match time() {
+            now if now == before => Err(now),
+            _ => Ok(()),
+        },
+    );
+}
+
+#[test]
+fn an_agent_that_may_not_renew_one_of_its_leases_renews_the_other_one() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let agent = start_agent(&course.director, "director1");
+    wait_for("idir/director1", "Alive", "True");
+    for (lost, kept) in [
+        (DIRECTORS_NAMESPACE, NAMESPACE),
+        (NAMESPACE, DIRECTORS_NAMESPACE),
+    ] {
+        let no_rights = NoRights::to_write_leases_in(lost);
+        let complaint = format!("cannot renew this director's Lease in the namespace {lost}");
+        eventually("the agent to be refused", PATIENCE, || {
+            match agent.log().contains(&complaint) {
+                true => Ok(()),
+                false => Err(agent.log()),
+            }
+        });
+        for _ in 0..2 {
+            expect_renewal_in(kept);
+        }
+        assert_eq!(condition("idir/director1", "Alive", "status"), "True");
+        drop(no_rights);
+        expect_renewal_in(lost);
+    }
 }
 
 /// The request to the kernel that [`HungRtnetlink`] begins: `ETHTOOL_GFLAGS`
