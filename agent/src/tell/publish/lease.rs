@@ -168,7 +168,80 @@ fn lease(name: &str, seconds: i32, refused: Option<String>, now: Timestamp) -> L
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use hyper::{Request, Response};
+    use kube::client::Body;
+    use tower::service_fn;
+
     use super::*;
+
+    /// Runs an agent for 61 s. Its API server refuses the Lease in the namespace
+    /// `refuses`. Returns how many renewals each namespace has seen.
+    async fn renewals(lease_namespace: &str, refuses: &'static str) -> BTreeMap<String, u32> {
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let count = Arc::clone(&seen);
+        let service = service_fn(move |request: Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let namespace = path.split('/').nth(5).unwrap_or_default().to_owned();
+            let code = match namespace == refuses {
+                true => 403,
+                false => 200,
+            };
+            if code == 200 {
+                *count.lock().unwrap().entry(namespace).or_default() += 1;
+            }
+            async move {
+                let answer = match code {
+                    200 => serde_json::json!({"metadata": {"name": "a"}}),
+                    _ => serde_json::json!({"status": "Failure", "message": "no", "code": code}),
+                };
+                let body = Body::from(answer.to_string().into_bytes());
+                let answer = Response::builder().status(code).body(body);
+                Ok::<_, Infallible>(answer.expect("an answer"))
+            }
+        });
+        let client = Client::new(service, "default");
+        let identity = Identity {
+            name: "a".to_owned(),
+            group: "default".to_owned(),
+            boot_id: "this boot".to_owned(),
+            lease_namespace: lease_namespace.to_owned(),
+        };
+        let (_told, refused) = watch::channel(None);
+        let heartbeat = Heartbeat::default();
+        let renewing = renew(&client, &identity, &heartbeat, refused);
+        time::timeout(Duration::from_secs(61), renewing)
+            .await
+            .expect_err("it renews without end");
+        drop(client);
+        std::mem::take(&mut seen.lock().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_of_the_two_leases_is_renewed_whatever_becomes_of_the_other() {
+        for (lease_namespace, refuses, expected) in [
+            (
+                "ipvs-operator",
+                "",
+                &[("ipvs-directors", 7), ("ipvs-operator", 4)][..],
+            ),
+            ("ipvs-operator", "ipvs-operator", &[("ipvs-directors", 7)]),
+            ("ipvs-operator", "ipvs-directors", &[("ipvs-operator", 4)]),
+            ("ipvs-directors", "", &[("ipvs-directors", 7)]),
+        ] {
+            let expected = expected.iter();
+            let expected = expected.map(|(namespace, count)| ((*namespace).to_owned(), *count));
+            assert_eq!(
+                renewals(lease_namespace, refuses).await,
+                expected.collect(),
+                "the second Lease is in {lease_namespace}, and {refuses:?} is refused"
+            );
+        }
+    }
 
     #[test]
     fn a_lease_ends_within_a_minute_after_the_loops_last_beat() {
