@@ -73,7 +73,10 @@ pub struct Args {
     )]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the Lease that the agent renews to show that it is alive.
+    /// Namespace of the controller. The agent renews its Lease in the namespace
+    /// ipvs-directors to show that it is alive. Until version 0.2, it renews a
+    /// second Lease in the controller's namespace, because earlier controllers
+    /// look there.
     #[arg(
         long,
         env = "IPVS_LEASE_NAMESPACE",

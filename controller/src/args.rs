@@ -19,7 +19,10 @@ pub struct Args {
     #[arg(long, env = "IPVS_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Namespace of the directors' Leases and of the leader's Lease.
+    /// Namespace of the leader's Lease. The directors' Leases are in the
+    /// namespace ipvs-directors. Until version 0.2, the controller also reads
+    /// directors' Leases in the namespace of the leader's Lease, because
+    /// earlier agents renew them there.
     #[arg(
         long,
         env = "IPVS_LEASE_NAMESPACE",

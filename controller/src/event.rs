@@ -26,11 +26,18 @@ pub enum Event {
     DirectorGroups(watcher::Event<Observed<DirectorGroup>>),
     /// An event of the watch of Directors.
     Directors(watcher::Event<ObservedDirector>),
-    /// An event of the watch of Leases.
+    /// An event of the watch of Leases in the controller's own namespace: the
+    /// leader's Lease and, until version 0.2, Leases of directors.
     Leases(watcher::Event<Lease>),
-    /// The watch of Leases failed. Renewals of Leases are unknown until the
-    /// watch's next event.
+    /// The watch of Leases in the controller's own namespace failed. Renewals
+    /// of these Leases are unknown until the watch's next event.
     LeasesUnseen,
+    /// An event of the watch of Leases in
+    /// [`DIRECTORS_NAMESPACE`](crds::api::DIRECTORS_NAMESPACE).
+    DirectorLeases(watcher::Event<Lease>),
+    /// The watch of Leases in the directors' namespace failed. Renewals of
+    /// these Leases are unknown until the watch's next event.
+    DirectorLeasesUnseen,
 }
 
 /// An object from a watch, even if its spec or its status is unreadable.

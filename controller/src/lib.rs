@@ -5,6 +5,7 @@
 //! watches ─▶ Event ─▶ World ───────────▶ aggregate ─▶ Wanted ─▶ Outbox ─▶ publish ─▶ status patches,
 //!                      │ Objects, resolve() (pure)             (pure: what, when)     Events
 //!                      │ History: the states of the world, in the order they were seen
+//!                      │ Renewals: the newest renewal of each director's Lease, from two namespaces
 //!                      │ Liveness: which directors renewed their Leases, by this process's own clock
 //!                      └ directors: what each reports about its kernel
 //! leader ─▶ whether this process may publish
@@ -31,6 +32,7 @@ pub mod need;
 pub mod outbox;
 pub mod publish;
 pub mod ration;
+pub mod renewals;
 pub mod ring;
 pub mod run;
 pub mod status;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::api::{DirectorGroup, RealServer, VirtualService};
+use crds::api::{DIRECTORS_NAMESPACE, DirectorGroup, RealServer, VirtualService};
 use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -13,7 +13,7 @@ use kube::{
     runtime::{WatchStreamExt, utils::Backoff, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time};
 use tracing::info;
 
 use crate::{
@@ -35,8 +35,9 @@ pub const SILENCE: u32 = 50;
 /// controller notices a hanging connection sooner.
 const SILENCE_OF_LEASES: u32 = 20;
 
-/// Starts all watches. The watches run until the receiver or `tasks` is
-/// dropped.
+/// Starts all watches. `lease_namespace` is the namespace of the leader's
+/// Lease. Until version 0.2, directors' Leases in that namespace count too. The
+/// watches run until the receiver or `tasks` is dropped.
 pub fn start(
     client: &Client,
     lease_namespace: &str,
@@ -76,11 +77,18 @@ pub fn start(
         None,
         SILENCE,
     ));
-    tasks.spawn(all.watch(
+    tasks.spawn(all.clone().watch(
         "leases",
         Api::<Lease>::namespaced(client.clone(), lease_namespace),
         Event::Leases,
         Some(|| Event::LeasesUnseen),
+        SILENCE_OF_LEASES,
+    ));
+    tasks.spawn(all.watch(
+        "leases",
+        Api::<Lease>::namespaced(client.clone(), DIRECTORS_NAMESPACE),
+        Event::DirectorLeases,
+        Some(|| Event::DirectorLeasesUnseen),
         SILENCE_OF_LEASES,
     ));
     receiver
@@ -103,10 +111,13 @@ impl Watches {
     ) where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        let config = watcher::Config::default().timeout(silence);
-        let mut stream: BoxStream<'static, _> = watcher(api, config)
-            .backoff(WatchBackoff::default())
-            .boxed();
+        let open = || -> BoxStream<'static, _> {
+            let config = watcher::Config::default().timeout(silence);
+            let stream = watcher(api.clone(), config);
+            stream.backoff(WatchBackoff::default()).boxed()
+        };
+        let mut stream = open();
+        let mut pauses = WatchBackoff::default();
         let mut failed = false;
         while let Some(item) = stream.next().await {
             let sent = match item {
@@ -124,7 +135,17 @@ impl Watches {
                         self.complaints.warn(&complaint);
                     }
                     match unseen {
-                        Some(unseen) => self.events.send(unseen()).await,
+                        Some(unseen) => {
+                            let sent = self.events.send(unseen()).await;
+                            // A watch that goes on shows nothing until an
+                            // object changes. A new listing shows at once that
+                            // the watch works again.
+                            if let Some(pause) = pauses.next() {
+                                time::sleep(pause).await;
+                            }
+                            stream = open();
+                            sent
+                        }
                         None => Ok(()),
                     }
                 }

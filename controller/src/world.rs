@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     Digest, Kind, ObjectKey, Objects, Resolved,
-    api::{DirectorStatus, REPORT_REFUSED},
+    api::DirectorStatus,
     check::{CheckedGroup, CheckedServer, CheckedService},
     condition,
 };
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{ResourceExt, runtime::watcher};
 
 use crate::{
@@ -20,9 +19,10 @@ use crate::{
     event::{Event, ObservedDirector},
     history::{History, Places},
     kubernetes_event::AgentFlip,
-    liveness::{Life, Liveness, Renewal, Time},
+    liveness::{Life, Liveness, Time},
     need::{self, Fingerprint, Need},
     outbox::Letter,
+    renewals::{Place, Renewals},
     status::{Id, Status, Subject},
 };
 
@@ -35,6 +35,7 @@ pub struct World {
     history: History,
     needs: BTreeMap<ObjectKey, Need>,
     directors: BTreeMap<String, KnownDirector>,
+    renewals: Renewals,
     liveness: Liveness,
     /// The published statuses, as the watches show them.
     published: BTreeMap<Id, Status>,
@@ -64,21 +65,19 @@ struct KnownDirector {
     refused: Option<String>,
 }
 
-/// The progress of the listings of Directors and Leases. The other kinds have a
-/// [`crds::Store`], which follows their listings.
+/// The progress of the listing of Directors. [`Renewals`] follows the listings
+/// of Leases, and a [`crds::Store`] those of each other kind.
 #[derive(Debug, Default)]
 struct Listing {
     directors: BTreeSet<String>,
     directors_listed: bool,
-    leases: BTreeSet<String>,
-    leases_listed: bool,
 }
 
 impl World {
     /// Whether every watch has completed a listing. While this is false, no
     /// status may be published.
     pub fn is_listed(&self) -> bool {
-        self.objects.is_listed() && self.listing.directors_listed && self.listing.leases_listed
+        self.objects.is_listed() && self.listing.directors_listed && self.renewals.is_listed()
     }
 
     /// All objects, as the watches have shown them.
@@ -180,14 +179,18 @@ impl World {
         let matters = !matches!(
             event,
             Event::Leases(watcher::Event::Apply(_) | watcher::Event::Delete(_))
+                | Event::DirectorLeases(watcher::Event::Apply(_) | watcher::Event::Delete(_))
         );
+        let (renewals, liveness) = (&mut self.renewals, &mut self.liveness);
         match event {
             Event::VirtualServices(event) => self.take::<CheckedService>(event),
             Event::RealServers(event) => self.take::<CheckedServer>(event),
             Event::DirectorGroups(event) => self.take::<CheckedGroup>(event),
             Event::Directors(event) => self.directors(event, now),
-            Event::Leases(event) => self.leases(event, now),
-            Event::LeasesUnseen => self.liveness.blind(now),
+            Event::Leases(event) => renewals.take(Place::Controller, event, liveness, now),
+            Event::LeasesUnseen => renewals.blind(Place::Controller, liveness, now),
+            Event::DirectorLeases(event) => renewals.take(Place::Directors, event, liveness, now),
+            Event::DirectorLeasesUnseen => renewals.blind(Place::Directors, liveness, now),
         }
         matters
     }
@@ -356,45 +359,11 @@ impl World {
         self.published.remove(&director_id(name));
         self.liveness.director_gone(name);
     }
-
-    fn leases(&mut self, event: watcher::Event<Lease>, now: Time) {
-        match event {
-            watcher::Event::Init => self.listing.leases.clear(),
-            watcher::Event::InitApply(lease) => {
-                self.listing.leases.insert(lease.name_any());
-                self.liveness.lease(&lease.name_any(), renewal(&lease), now);
-            }
-            watcher::Event::InitDone => {
-                self.listing.leases_listed = true;
-                let there = std::mem::take(&mut self.listing.leases);
-                self.liveness
-                    .leases_listed(there.iter().map(String::as_str), now);
-            }
-            watcher::Event::Apply(lease) => {
-                self.liveness.lease(&lease.name_any(), renewal(&lease), now);
-            }
-            watcher::Event::Delete(lease) => self.liveness.lease_gone(&lease.name_any(), now),
-        }
-    }
 }
 
 fn director_id(name: &str) -> Id {
     Id {
         subject: Subject::Director,
         key: ObjectKey::cluster(name),
-    }
-}
-
-fn renewal(lease: &Lease) -> Renewal {
-    let spec = lease.spec.as_ref();
-    Renewal {
-        renew_time: spec
-            .and_then(|spec| spec.renew_time.as_ref())
-            .map(|time| time.0.to_string()),
-        duration: spec
-            .and_then(|spec| spec.lease_duration_seconds)
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .map(std::time::Duration::from_secs),
-        refused: lease.annotations().get(REPORT_REFUSED).cloned(),
     }
 }

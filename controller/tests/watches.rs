@@ -19,8 +19,8 @@ use tower::service_fn;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The timeout in the request of each opened watch, by the plural name of the
-/// watched kind, such as `leases`.
+/// The timeout in the request of each opened watch, by the end of the watch's
+/// path, such as `ipvs-operator/leases`.
 type Opened = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Returns a client of an API server that has only `directors` and no other
@@ -29,7 +29,8 @@ fn client(directors: Value, opened: &Opened) -> Client {
     let opened = Arc::clone(opened);
     let service = service_fn(move |request: Request<Body>| {
         let uri = request.uri().clone();
-        let plural = uri.path().rsplit('/').next().unwrap().to_owned();
+        let path: Vec<&str> = uri.path().rsplitn(3, '/').collect();
+        let (plural, place) = (path[0].to_owned(), format!("{}/{}", path[1], path[0]));
         let query = uri.query().unwrap_or_default();
         let timeout = query
             .split('&')
@@ -37,7 +38,7 @@ fn client(directors: Value, opened: &Opened) -> Client {
             .map(str::to_owned);
         let is_watch = query.contains("watch=true");
         if let (true, Some(timeout)) = (is_watch, timeout) {
-            opened.lock().unwrap().insert(plural.clone(), timeout);
+            opened.lock().unwrap().insert(place, timeout);
         }
         let items = match plural.as_str() {
             "directors" => directors.clone(),
@@ -69,20 +70,21 @@ async fn every_watch_ends_soon_enough_for_one_that_hangs_to_be_noticed() {
     let client = client(json!([]), &opened);
     let _events = watch::start(&client, "ipvs-operator", &Complaints::default(), &mut tasks);
     time::timeout(PATIENCE, async {
-        while opened.lock().unwrap().len() < 5 {
+        while opened.lock().unwrap().len() < 6 {
             time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await
-    .expect("five watches were expected to be opened");
+    .expect("six watches were expected to be opened");
     let expected = [
-        ("directorgroups", "50"),
-        ("directors", "50"),
-        ("ipvsvirtualservices", "50"),
-        ("leases", "20"),
-        ("realservers", "50"),
+        ("ipvs-directors/leases", "20"),
+        ("ipvs-operator/leases", "20"),
+        ("v1alpha1/directorgroups", "50"),
+        ("v1alpha1/directors", "50"),
+        ("v1alpha1/ipvsvirtualservices", "50"),
+        ("v1alpha1/realservers", "50"),
     ];
-    let expected = expected.map(|(plural, seconds)| (plural.to_owned(), seconds.to_owned()));
+    let expected = expected.map(|(path, seconds)| (path.to_owned(), seconds.to_owned()));
     assert_eq!(*opened.lock().unwrap(), BTreeMap::from(expected));
 }
 

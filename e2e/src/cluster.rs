@@ -22,6 +22,8 @@ use crate::{
 
 /// The namespace into which the chart is installed.
 pub const NAMESPACE: &str = "ipvs-operator";
+/// The namespace of the directors' Leases, which the chart creates.
+pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
 pub use self::status::*;
 pub use crate::wait::PATIENCE;
 
@@ -84,6 +86,7 @@ impl Drop for Cluster {
         for args in [
             ["delete", "ivs,irs,idir,idgm", "--all", "-A"].as_slice(),
             &["delete", "leases", "--all", "-n", NAMESPACE],
+            &["delete", "leases", "--all", "-n", DIRECTORS_NAMESPACE],
         ] {
             let deleted = control::try_kubectl(args);
             if !deleted.is_success() {

@@ -145,6 +145,15 @@ pub fn kubectl_apply(yaml: &str) -> String {
     must("kubectl", &["apply", "-f", "-"], try_kubectl_apply(yaml))
 }
 
+/// Runs kubectl as [`try_kubectl`] does, with `input` as its standard input.
+///
+/// # Panics
+/// Panics if the host side does not answer.
+#[track_caller]
+pub fn try_kubectl_with_input(args: &[&str], input: &str) -> Response {
+    run(Tool::Kubectl, args, input)
+}
+
 /// Deletes an object such as `ivs/web` and creates the same object again, with
 /// `kubectl replace --force`.
 ///
@@ -193,7 +202,16 @@ pub fn try_kubectl_diff(yaml: &str) -> Response {
 /// output.
 #[track_caller]
 pub fn helm(args: &[&str]) -> String {
-    must("helm", args, run(Tool::Helm, args, ""))
+    must("helm", args, try_helm(args))
+}
+
+/// Runs helm as [`helm`] does, for a command that may fail.
+///
+/// # Panics
+/// Panics if the host side does not answer.
+#[track_caller]
+pub fn try_helm(args: &[&str]) -> Response {
+    run(Tool::Helm, args, "")
 }
 
 /// An API server that a test has stopped. Dropping an `ApiServerAway` starts

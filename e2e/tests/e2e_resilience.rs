@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use e2e::{
     ApiServerAway, Host, Process,
     cluster::{
-        Cluster, NAMESPACE, PATIENCE, condition, example, expect_table, name_holder, start_agent,
-        start_agent_traced, value, wait_for, wait_for_words, wait_until_ready,
+        Cluster, DIRECTORS_NAMESPACE, NAMESPACE, PATIENCE, condition, example, expect_table,
+        name_holder, start_agent, start_agent_traced, value, wait_for, wait_for_words,
+        wait_until_ready,
     },
     course::{Course, DR_VIP, DR_WEB, NAT_VIP, NAT_WEB},
     eventually, ipvsadm, kubectl, kubectl_apply, trace,
@@ -310,11 +311,13 @@ fn a_director_whose_lease_ran_out_is_reported_and_not_trusted() {
         shares(NAT_WEB, [5, 5]),
         "packets keep flowing"
     );
-    let leases = kubectl(&["get", "leases", "-n", NAMESPACE, "-o", "name"]);
-    assert!(
-        leases.contains("lease.coordination.k8s.io/director1"),
-        "{leases}"
-    );
+    for namespace in [DIRECTORS_NAMESPACE, NAMESPACE] {
+        let leases = kubectl(&["get", "leases", "-n", namespace, "-o", "name"]);
+        assert!(
+            leases.contains("lease.coordination.k8s.io/director1"),
+            "the Lease in {namespace} stays: {leases}"
+        );
+    }
     let _agent: Process = start_agent(&course.director, "director1");
     wait_until_ready(&["web"]);
 }

@@ -1,5 +1,9 @@
 //! Reads the Leases of the directors that the loop asks about. A renewed Lease
 //! shows that a director's agent is alive.
+//!
+//! A director's Lease is in [`DIRECTORS_NAMESPACE`]. Agents of earlier versions
+//! renew their Leases in the controller's namespace. Until version 0.2, the
+//! newest renewal in either namespace counts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use crds::advice;
+use crds::{advice, api::DIRECTORS_NAMESPACE};
+use futures::future;
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use tokio::{
@@ -43,16 +49,19 @@ impl Leases for UnboundedSender<Looks> {
     }
 }
 
-/// Reads the Leases that the loop asks for in `namespace`, at the requested
-/// intervals. If the API server does not answer, no event is sent, and the
-/// Leases are read again after growing pauses.
+/// Reads the Leases that the loop asks for, at the requested intervals. Besides
+/// the directors' namespace, reads the namespace `earlier`, in which agents of
+/// earlier versions renew their Leases. If the API server does not answer, no
+/// event is sent, and the Leases are read again after growing pauses.
 pub async fn watch(
     client: Client,
-    namespace: &str,
+    earlier: &str,
     mut asked: UnboundedReceiver<Looks>,
     events: Sender<Event>,
 ) {
-    let leases = Api::<Lease>::namespaced(client, namespace);
+    let places = [DIRECTORS_NAMESPACE, earlier];
+    let places = places.map(|namespace| Api::<Lease>::namespaced(client.clone(), namespace));
+    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
     let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut said = Said::default();
     let mut pauses = Pauses::up_to(LONGEST_PAUSE);
@@ -64,6 +73,7 @@ pub async fn watch(
                     return;
                 };
                 let now = Instant::now();
+                seen.retain(|name, _| names.contains_key(name));
                 due = names
                     .into_iter()
                     .map(|(name, interval)| {
@@ -85,7 +95,7 @@ pub async fn watch(
                 }
                 let (mut problems, mut unread) = (BTreeSet::new(), Vec::new());
                 for name in names {
-                    match look(&leases, &name).await {
+                    match look(&places, &name, &mut seen).await {
                         Ok(renewal) => {
                             let at = std::time::Instant::now();
                             let event = Event::Lease(name, at, renewal);
@@ -120,9 +130,66 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Returns the renewal time in a director's Lease, or `None` if the Lease does
-/// not exist. An `Err` contains a message for the log.
-async fn look(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String> {
+/// The renewal times that were last read in a director's Leases, in the
+/// directors' namespace and in the earlier one, and the newest renewal.
+struct Seen {
+    places: [Option<String>; 2],
+    newest: Option<String>,
+}
+
+/// Reads a director's Lease in both namespaces. Returns the newest renewal, or
+/// `None` if there is no Lease. An `Err` contains a message for the log: without
+/// one of the Leases, nobody knows that the director did not renew it.
+async fn look(
+    places: &[Api<Lease>; 2],
+    name: &str,
+    seen: &mut BTreeMap<String, Seen>,
+) -> Result<Option<String>, String> {
+    let [directors, earlier] = places;
+    let (directors, earlier) = future::join(read(directors, name), read(earlier, name)).await;
+    let Some(before) = seen.get_mut(name) else {
+        let now = [directors?, earlier?];
+        let newest = now.iter().max_by_key(|renewal| time_of(renewal)).cloned();
+        let newest = newest.flatten();
+        let found = Seen {
+            places: now,
+            newest: newest.clone(),
+        };
+        seen.insert(name.to_owned(), found);
+        return Ok(newest);
+    };
+    let mut is_renewed = false;
+    let mut problem = None;
+    for (place, read) in before.places.iter_mut().zip([directors, earlier]) {
+        match read {
+            Ok(renewal) => {
+                if renewal.is_some() && renewal != *place {
+                    before.newest.clone_from(&renewal);
+                    is_renewed = true;
+                }
+                *place = renewal;
+            }
+            Err(why) => problem = Some(why),
+        }
+    }
+    if before.places == [None, None] {
+        before.newest = None;
+    }
+    match problem {
+        Some(why) if !is_renewed => Err(why),
+        _ => Ok(before.newest.clone()),
+    }
+}
+
+/// The time of a renewal. Both Leases of a director have times of the same
+/// clock.
+fn time_of(renewal: &Option<String>) -> Option<Timestamp> {
+    renewal.as_ref()?.parse().ok()
+}
+
+/// Returns the renewal time in one Lease of a director, or `None` if the Lease
+/// does not exist. An `Err` contains a message for the log.
+async fn read(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String> {
     let what = format!("look at the Lease {name}");
     match time::timeout(ANSWER_TIME, leases.get_opt(name)).await {
         Ok(Ok(lease)) => {
@@ -136,3 +203,6 @@ async fn look(leases: &Api<Lease>, name: &str) -> Result<Option<String>, String>
         Err(_) => Err(format!("cannot {what}: no answer in time")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use crds::{advice::shortened, api::DirectorStatus};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
+use kube::Client;
 use tokio::{
     sync::{Notify, watch},
     time::{self, Instant},
@@ -53,7 +52,8 @@ pub struct Identity {
     /// The id of the machine's current boot. A Director's status from another
     /// boot is outdated.
     pub boot_id: String,
-    /// The namespace of the director's Lease.
+    /// The controller's namespace. Until version 0.2, the agent renews a second
+    /// Lease there.
     pub lease_namespace: String,
 }
 
@@ -73,13 +73,12 @@ pub struct Sources<'a> {
 /// without end.
 pub async fn publish(client: Client, identity: &Identity, sources: Sources<'_>) {
     let writer = DirectorWriter::new(&client, identity);
-    let leases = Api::<Lease>::namespaced(client, &identity.lease_namespace);
     // Other programs trust a status while its Lease is renewed, so the status
     // is written before the Lease.
     let registered = insist("register this director", LONGEST_WAIT, || writer.register()).await;
     let (refused, is_refused) = watch::channel(None);
     tokio::join!(
-        lease::renew(&leases, &identity.name, sources.heartbeat, is_refused),
+        lease::renew(&client, identity, sources.heartbeat, is_refused),
         Reporter::new(writer, registered, refused).run(sources),
     );
 }

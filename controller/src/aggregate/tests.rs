@@ -411,5 +411,6 @@ fn nothing_is_published_before_everything_is_listed() {
     scene.world.resolve();
     assert_eq!(scene.world.letters(START).len(), 4);
     world.apply(Event::Leases(watcher::Event::InitDone), START);
+    world.apply(Event::DirectorLeases(watcher::Event::InitDone), START);
     assert!(world.letters(START).is_empty());
 }

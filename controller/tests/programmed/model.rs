@@ -411,6 +411,8 @@ impl Model {
         for event in [
             Event::Leases(watcher::Event::Init),
             Event::Leases(watcher::Event::InitDone),
+            Event::DirectorLeases(watcher::Event::Init),
+            Event::DirectorLeases(watcher::Event::InitDone),
             Event::Directors(watcher::Event::Init),
         ] {
             self.controller.apply(event, NOW);

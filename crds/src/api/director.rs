@@ -10,6 +10,11 @@ use crate::ObjectKey;
 /// server accepts the status.
 pub const REPORT_REFUSED: &str = "ipvs.dev/report-refused";
 
+/// The namespace of the directors' Leases, which the chart creates. The name is
+/// the same in every cluster, like `kube-node-lease` for the kubelets' Leases,
+/// so a director outside the cluster needs no setting.
+pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
+
 /// One director node. The node's agent creates this object with the node's
 /// name, and writes its status.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]

@@ -4,7 +4,7 @@
 mod rights;
 
 use e2e::{
-    cluster::{Cluster, NAMESPACE, chart, example, upgrade_chart, value},
+    cluster::{Cluster, DIRECTORS_NAMESPACE, NAMESPACE, chart, example, upgrade_chart, value},
     control::{self, try_kubectl},
     kubectl, kubectl_apply,
 };
@@ -128,13 +128,19 @@ fn the_notes_say_what_an_installation_needs_and_what_an_uninstallation_keeps() {
 fn an_agent_may_apply_what_is_its_own_and_nothing_else() {
     let _cluster = Cluster::start();
     let account = format!("--as=system:serviceaccount:{NAMESPACE}:ipvs-agent");
-    for (verb, resource, may) in [
-        ("create", "leases", true),
-        ("patch", "leases", true),
-        ("get", "leases", true),
-        ("list", "leases", false),
-        ("update", "leases", false),
-        ("delete", "leases", false),
+    let may = |verb: &str, resource: &str, namespace: &str| {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let subresource = format!("--subresource={subresource}");
+        let mut args = vec!["auth", "can-i", verb, resource, &subresource, &account];
+        args.extend(["-n", namespace]);
+        let answer = try_kubectl(&args);
+        match answer.stdout.trim() {
+            "yes" => true,
+            "no" => false,
+            _ => panic!("{args:?}: {answer:?}"),
+        }
+    };
+    for (verb, resource, expected) in [
         ("create", "directors", true),
         ("patch", "directors", true),
         ("delete", "directors", false),
@@ -148,25 +154,65 @@ fn an_agent_may_apply_what_is_its_own_and_nothing_else() {
         ("patch", "directorgroups", false),
         ("patch", "ipvsvirtualservices/status", false),
     ] {
-        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        let subresource = format!("--subresource={subresource}");
-        let args = [
-            "auth",
-            "can-i",
-            verb,
-            resource,
-            &subresource,
-            &account,
-            "-n",
-            NAMESPACE,
-        ];
-        let answer = try_kubectl(&args);
+        let answer = may(verb, resource, NAMESPACE);
+        assert_eq!(answer, expected, "may it {verb} {resource}?");
+    }
+    for namespace in [DIRECTORS_NAMESPACE, NAMESPACE] {
+        for (verb, expected) in [
+            ("create", true),
+            ("patch", true),
+            ("get", true),
+            ("list", false),
+            ("update", false),
+            ("delete", false),
+        ] {
+            let answer = may(verb, "leases", namespace);
+            assert_eq!(answer, expected, "may it {verb} Leases in {namespace}?");
+        }
+    }
+    for verb in ["create", "get", "patch"] {
+        let answer = may(verb, "leases", "default");
+        assert!(!answer, "no Lease of another namespace is for agents");
+    }
+}
+
+#[test]
+fn a_controller_may_read_the_directors_leases_and_write_only_the_leaders() {
+    let _cluster = Cluster::start();
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:ipvs-controller");
+    for (verb, object, namespace, may) in [
+        ("get", "leases", DIRECTORS_NAMESPACE, true),
+        ("list", "leases", DIRECTORS_NAMESPACE, true),
+        ("watch", "leases", DIRECTORS_NAMESPACE, true),
+        ("create", "leases", DIRECTORS_NAMESPACE, false),
+        ("patch", "leases", DIRECTORS_NAMESPACE, false),
+        ("delete", "leases", DIRECTORS_NAMESPACE, false),
+        ("patch", "leases/ipvs-controller", NAMESPACE, true),
+        ("patch", "leases/lb-1", NAMESPACE, false),
+        ("watch", "leases", NAMESPACE, true),
+    ] {
+        let answer = try_kubectl(&["auth", "can-i", verb, object, &account, "-n", namespace]);
         assert_eq!(
             answer.stdout.trim(),
             if may { "yes" } else { "no" },
-            "{args:?}: {answer:?}"
+            "{verb} {object} in {namespace}: {answer:?}"
         );
     }
+}
+
+#[test]
+fn the_chart_is_not_installed_into_the_namespace_of_the_directors_leases() {
+    let refused = control::try_helm(&[
+        "template",
+        "ipvs-operator",
+        &chart().to_string_lossy(),
+        "--namespace",
+        DIRECTORS_NAMESPACE,
+    ]);
+    assert!(
+        !refused.is_success() && refused.stderr.contains("install the chart into another"),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -1,15 +1,13 @@
-//! A director is Alive only while its loop works, and Reporting only while the
-//! API server accepts its status. Both come back by themselves.
+//! A director is Alive only while its loop works. It comes back by itself.
 
-use std::time::Instant;
+use std::{fs, process::Command, time::Instant};
 
 use e2e::{
-    FreezingDisk, Process,
+    FreezingDisk, Host, Process,
     cluster::{
-        Cluster, PATIENCE, agent, condition, example, start_agent, value, wait_for, wait_for_words,
-        wait_until_ready,
+        Cluster, DIRECTORS_NAMESPACE, NAMESPACE, PATIENCE, agent, condition, example, start_agent,
+        upgrade_chart, wait_for, wait_for_words, wait_until_ready, workspace,
     },
-    control::try_kubectl,
     course::{Course, NAT_VIP, another_service},
     eventually, kubectl, kubectl_apply, layout,
 };
@@ -17,7 +15,7 @@ use e2e::{
 const CHECK: &str = r#"{"spec":{"healthCheck":{"tcpSocket":{}}}}"#;
 
 /// Applies the example cluster with a health check, and waits until it works.
-fn serve() {
+pub(crate) fn serve() {
     kubectl_apply(&example("nat-cluster.yaml"));
     kubectl(&["patch", "ivs/web", "--type=merge", "-p", CHECK]);
     wait_until_ready(&["web"]);
@@ -44,8 +42,9 @@ fn expect_dead(course: &Course, since: Instant) {
     page.expect("packets keep flowing");
 }
 
+/// Waits until the director is Alive and Reporting, and its report counts.
 #[track_caller]
-fn expect_alive(services: &[&str]) {
+pub(crate) fn expect_alive(services: &[&str]) {
     wait_for("idir/director1", "Alive", "True");
     wait_for("idir/director1", "Reporting", "True");
     wait_until_ready(services);
@@ -86,74 +85,131 @@ fn an_agent_whose_state_folder_blocks_is_not_alive_until_the_disk_answers() {
     expect_alive(&["web", "new"]);
 }
 
-/// A webhook that does not exist, so that the API server refuses each status of
-/// a Director.
-const WEBHOOK: &str = "apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata: {name: refuses}
-webhooks:
-- name: refuses.example.com
-  clientConfig: {url: 'https://127.0.0.1:1/'}
-  rules:
-  - {apiGroups: [ipvs.dev], apiVersions: [v1alpha1], operations: [UPDATE], resources: [directors/status]}
-  matchConditions:
-  - {name: agents, expression: request.userInfo.username.endsWith(':ipvs-agent')}
-  admissionReviewVersions: [v1]
-  sideEffects: None
-  failurePolicy: Fail
-";
+/// The rights to write Leases in a namespace are taken from all agents. Dropping
+/// a `NoRights` gives them back.
+struct NoRights;
 
-/// A definition of Directors without the status field `sysctls`, like an older
-/// version of the definition. Dropping an `OlderDefinition` adds the field
-/// again.
-struct OlderDefinition {
-    field: String,
-}
-
-const DEFINITION: &str = "crd/directors.ipvs.dev";
-const FIELD: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/sysctls";
-
-impl OlderDefinition {
-    fn begin() -> Self {
-        let path = FIELD.replace("/0/", "[0]/").replace('/', ".");
-        let field = value(DEFINITION, &path);
-        let remove = format!(r#"[{{"op":"remove","path":"{FIELD}"}}]"#);
-        kubectl(&["patch", DEFINITION, "--type=json", "-p", &remove]);
-        Self { field }
+impl NoRights {
+    fn to_write_leases_in(namespace: &str) -> Self {
+        kubectl(&["delete", "rolebinding", "ipvs-agent", "-n", namespace]);
+        Self
     }
 }
 
-impl Drop for OlderDefinition {
+impl Drop for NoRights {
     fn drop(&mut self) {
-        let field = &self.field;
-        let add = format!(r#"[{{"op":"add","path":"{FIELD}","value":{field}}}]"#);
-        let added = try_kubectl(&["patch", DEFINITION, "--type=json", "-p", &add]);
-        if !added.is_success() {
-            eprintln!("the definition lacks its field: {}", added.stderr);
+        upgrade_chart();
+    }
+}
+
+/// Waits until the director renews its Lease in a namespace.
+#[track_caller]
+fn expect_renewal_in(namespace: &str) {
+    let time = || {
+        let path = "jsonpath={.spec.renewTime}";
+        kubectl(&["get", "lease", "director1", "-n", namespace, "-o", path])
+    };
+    let before = time();
+    eventually(
+        &format!("a renewal in {namespace}"),
+        PATIENCE,
+        || match time() {
+            now if now == before => Err(now),
+            _ => Ok(()),
+        },
+    );
+}
+
+#[test]
+fn an_agent_that_may_not_renew_one_of_its_leases_renews_the_other_one() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let agent = start_agent(&course.director, "director1");
+    wait_for("idir/director1", "Alive", "True");
+    for (lost, kept) in [
+        (DIRECTORS_NAMESPACE, NAMESPACE),
+        (NAMESPACE, DIRECTORS_NAMESPACE),
+    ] {
+        let no_rights = NoRights::to_write_leases_in(lost);
+        let complaint = format!("cannot renew this director's Lease in the namespace {lost}");
+        eventually("the agent to be refused", PATIENCE, || {
+            match agent.log().contains(&complaint) {
+                true => Ok(()),
+                false => Err(agent.log()),
+            }
+        });
+        for _ in 0..2 {
+            expect_renewal_in(kept);
         }
+        assert_eq!(condition("idir/director1", "Alive", "status"), "True");
+        drop(no_rights);
+        expect_renewal_in(lost);
+    }
+}
+
+/// The request to the kernel that [`HungRtnetlink`] begins: `ETHTOOL_GFLAGS`
+/// (`include/uapi/linux/ethtool.h`). The kernel writes the answer while it holds
+/// the lock of rtnetlink.
+const REQUEST: u32 = 0x25;
+
+/// A kernel whose rtnetlink hangs: it answers no request, and each process that
+/// sends one blocks in the system call. Dropping a `HungRtnetlink` ends this. No
+/// host can be changed in the meantime, because all hosts share the kernel.
+struct HungRtnetlink {
+    // The disk is dropped first, because the program cannot end before.
+    disk: FreezingDisk,
+    _holder: Process,
+}
+
+impl HungRtnetlink {
+    fn begin(host: &Host) -> Self {
+        let holder = workspace().join("e2e/tools/bin/hold-rtnl");
+        assert!(
+            holder.exists(),
+            "{} is missing: `make lab-tools` builds it",
+            holder.display()
+        );
+        let disk = FreezingDisk::mount(layout::file("rtnl"));
+        let file = disk.path().join("answer");
+        let mut request = REQUEST.to_ne_bytes().to_vec();
+        request.resize(8, 0);
+        fs::write(&file, request).expect("the disk can be written");
+        disk.freeze();
+        let mut command = Command::new(holder);
+        let holder = Process::start(host, "hold-rtnl", command.arg(file));
+        eventually("rtnetlink to hang", PATIENCE, || {
+            match holder.log().contains("asking") {
+                true => Ok(()),
+                false => Err(holder.log()),
+            }
+        });
+        Self {
+            disk,
+            _holder: holder,
+        }
+    }
+
+    fn end(self) {
+        self.disk.thaw();
+        drop(self);
     }
 }
 
 #[test]
-fn a_report_that_the_api_server_refuses_is_told_and_the_next_good_one_goes_through() {
+fn an_agent_whose_rtnetlink_hangs_is_not_alive_until_the_kernel_answers() {
     let _cluster = Cluster::start();
     let course = Course::nat();
-    let _agent = start_agent(&course.director, "director1");
+    let agent = start_agent(&course.director, "director1");
     serve();
-    wait_for("idir/director1", "Reporting", "True");
-
-    kubectl_apply(WEBHOOK);
-    kubectl_apply(&another_service("while-refused", 82));
-    let words = ["ReportRefused", "since 20", "refuses.example.com"];
-    wait_for_words("idir/director1", "Reporting", &words);
-    assert_eq!(condition("idir/director1", "Alive", "status"), "True");
-    kubectl(&["delete", "validatingwebhookconfiguration", "refuses"]);
-    expect_alive(&["web", "while-refused"]);
-
-    let older = OlderDefinition::begin();
-    kubectl_apply(&another_service("while-older", 83));
-    let words = ["ReportRefused", "definitions are older than this program"];
-    wait_for_words("idir/director1", "Reporting", &words);
-    drop(older);
-    expect_alive(&["web", "while-older"]);
+    let hung = HungRtnetlink::begin(&course.director);
+    // For a new service, the agent reads the host's interfaces.
+    kubectl_apply(&another_service("new", 82));
+    expect_dead(&course, Instant::now());
+    let log = agent.log();
+    assert!(
+        log.contains("the director's thread has not worked for 30 s"),
+        "the log must say why the Lease is not renewed:\n{log}"
+    );
+    hung.end();
+    expect_alive(&["web", "new"]);
 }

@@ -5,6 +5,7 @@
 mod drift;
 mod grants;
 mod liveness;
+mod reporting;
 mod state_folder;
 mod surface;
 mod table;

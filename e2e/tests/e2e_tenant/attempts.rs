@@ -221,13 +221,15 @@ pub(crate) const ATTEMPTS: [Attempt; 27] = [
 
 /// The requests that the API server forbids to the tenant, each with a verb, a
 /// resource and a namespace.
-pub(crate) const FORBIDDEN: [(&str, &str, &str); 9] = [
+pub(crate) const FORBIDDEN: [(&str, &str, &str); 11] = [
     ("patch", "directorgroups", "tenant"),
     ("create", "directorgroups", "tenant"),
     ("patch", "directors", "tenant"),
     ("delete", "directors", "tenant"),
     ("create", "leases", "ipvs-operator"),
     ("patch", "leases", "ipvs-operator"),
+    ("create", "leases", "ipvs-directors"),
+    ("patch", "leases", "ipvs-directors"),
     ("create", "ipvsvirtualservices", "default"),
     ("delete", "realservers", "default"),
     ("create", "ipvsvirtualservices", "ipvs-operator"),

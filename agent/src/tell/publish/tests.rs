@@ -16,8 +16,12 @@ use crate::tell::report::{Trouble, tests::well};
 /// The requests that wrote an object: `directors/a/status`, for example.
 type Writes = Arc<Mutex<Vec<String>>>;
 
+/// The largest body in bytes that the API server of the tests accepts. A real one
+/// accepts 3 MiB, and a real etcd 1.5 MiB.
+const LARGEST: usize = 20_000;
+
 /// Returns a client of an API server that refuses each write whose path or body
-/// contains a word of `refused`.
+/// contains a word of `refused`, and each write that is larger than [`LARGEST`].
 fn client(refused: &'static [&'static str], writes: &Writes) -> Client {
     let writes = Arc::clone(writes);
     let service = service_fn(move |request: Request<Body>| {
@@ -33,6 +37,8 @@ fn client(refused: &'static [&'static str], writes: &Writes) -> Client {
                 (404, failure(404, "not found"))
             } else if refused.iter().any(refuses) {
                 (422, failure(422, "refused"))
+            } else if body.len() > LARGEST {
+                (413, failure(413, "Request entity too large"))
             } else {
                 writes.lock().unwrap().push(object.to_owned());
                 let mut stored: Value = serde_json::from_str(&body).expect("an object");
@@ -134,6 +140,30 @@ async fn a_refused_status_is_told_and_the_next_one_does_not_wait() {
     assert!(
         scene.reporter.report(Some(&other)).await,
         "this one goes out"
+    );
+    assert_eq!(scene.take_writes(), BOTH[..1]);
+    assert_eq!(scene.told(), None);
+}
+
+#[tokio::test]
+async fn a_status_that_is_too_large_is_told_and_the_next_smaller_one_does_not_wait() {
+    let identity = identity();
+    let mut scene = scene(&identity, &[]).await;
+    scene.reporter.report(Some(&well())).await;
+    scene.take_writes();
+    let large = Observed {
+        trouble: Some(Trouble::Kernel("x".repeat(LARGEST))),
+        ..broken()
+    };
+    assert!(scene.reporter.report(Some(&large)).await, "it is tried");
+    let told = scene.told().expect("the Lease must say so");
+    assert!(told.contains("status: Request entity too large"), "{told}");
+    assert!(told.len() < LARGEST, "what is too large is not repeated");
+    assert!(!scene.reporter.report(Some(&large)).await, "it waits");
+    assert_eq!(scene.take_writes(), [""; 0]);
+    assert!(
+        scene.reporter.report(Some(&broken())).await,
+        "it is smaller"
     );
     assert_eq!(scene.take_writes(), BOTH[..1]);
     assert_eq!(scene.told(), None);

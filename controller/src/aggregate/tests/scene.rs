@@ -44,6 +44,8 @@ impl Scene {
             Event::Directors(watcher::Event::InitDone),
             Event::Leases(watcher::Event::Init),
             Event::Leases(watcher::Event::InitDone),
+            Event::DirectorLeases(watcher::Event::Init),
+            Event::DirectorLeases(watcher::Event::InitDone),
         ] {
             scene.world.apply(event, START);
         }

@@ -1,0 +1,215 @@
+//! A director is Reporting only while the API server accepts its status. It comes
+//! back by itself.
+
+use std::{
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use e2e::{
+    cluster::{Cluster, condition, start_agent, value, wait_for, wait_for_words},
+    control::{try_kubectl, try_kubectl_with_input},
+    course::{Course, another_service},
+    kubectl, kubectl_apply,
+};
+use serde_json::json;
+
+use crate::liveness::{expect_alive, serve};
+
+/// A webhook that does not exist, so that the API server refuses each status of
+/// a Director.
+const WEBHOOK: &str = "apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: refuses}
+webhooks:
+- name: refuses.example.com
+  clientConfig: {url: 'https://127.0.0.1:1/'}
+  rules:
+  - {apiGroups: [ipvs.dev], apiVersions: [v1alpha1], operations: [UPDATE], resources: [directors/status]}
+  matchConditions:
+  - {name: agents, expression: request.userInfo.username.endsWith(':ipvs-agent')}
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Fail
+";
+
+/// A definition of Directors without the status field `sysctls`, like an older
+/// version of the definition. Dropping an `OlderDefinition` adds the field
+/// again.
+struct OlderDefinition {
+    field: String,
+}
+
+const DEFINITION: &str = "crd/directors.ipvs.dev";
+const FIELD: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/sysctls";
+
+impl OlderDefinition {
+    fn begin() -> Self {
+        let path = FIELD.replace("/0/", "[0]/").replace('/', ".");
+        let field = value(DEFINITION, &path);
+        let remove = format!(r#"[{{"op":"remove","path":"{FIELD}"}}]"#);
+        kubectl(&["patch", DEFINITION, "--type=json", "-p", &remove]);
+        Self { field }
+    }
+}
+
+impl Drop for OlderDefinition {
+    fn drop(&mut self) {
+        let field = &self.field;
+        let add = format!(r#"[{{"op":"add","path":"{FIELD}","value":{field}}}]"#);
+        let added = try_kubectl(&["patch", DEFINITION, "--type=json", "-p", &add]);
+        if !added.is_success() {
+            eprintln!("the definition lacks its field: {}", added.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_report_that_the_api_server_refuses_is_told_and_the_next_good_one_goes_through() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    serve();
+    wait_for("idir/director1", "Reporting", "True");
+
+    kubectl_apply(WEBHOOK);
+    kubectl_apply(&another_service("while-refused", 82));
+    let words = ["ReportRefused", "since 20", "refuses.example.com"];
+    wait_for_words("idir/director1", "Reporting", &words);
+    assert_eq!(condition("idir/director1", "Alive", "status"), "True");
+    kubectl(&["delete", "validatingwebhookconfiguration", "refuses"]);
+    expect_alive(&["web", "while-refused"]);
+
+    let older = OlderDefinition::begin();
+    kubectl_apply(&another_service("while-older", 83));
+    let words = ["ReportRefused", "definitions are older than this program"];
+    wait_for_words("idir/director1", "Reporting", &words);
+    drop(older);
+    expect_alive(&["web", "while-older"]);
+}
+
+/// etcd refuses an object that is larger than 1.5 MiB (its option
+/// `--max-request-bytes`).
+const REFUSED: usize = 1_600_000;
+const ACCEPTED: usize = 1_400_000;
+/// How many bytes [`fill`] leaves for the status: enough for the conditions that
+/// the controller writes, and not for the exceptions of all services that the
+/// director refuses.
+const ROOM: usize = 4 << 10;
+const STEP: usize = 2 << 10;
+/// The ports of these services.
+const FIRST_PORT: u16 = 1000;
+const LAST_PORT: u16 = 1059;
+
+/// Makes a Director so large that etcd has room for no more than about [`ROOM`]
+/// further bytes.
+fn fill(director: &str) {
+    let (mut accepted, mut refused) = (ACCEPTED, REFUSED);
+    while refused - accepted > STEP {
+        let middle = accepted.midpoint(refused);
+        match accepts(director, middle) {
+            true => accepted = middle,
+            false => refused = middle,
+        }
+    }
+    assert!(accepts(director, accepted - ROOM), "it is smaller");
+}
+
+fn accepts(director: &str, size: usize) -> bool {
+    let owner = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "uid": "filler", "name": "x".repeat(size),
+    });
+    let object = json!({
+        "apiVersion": "ipvs.dev/v1alpha1",
+        "kind": "Director",
+        "metadata": {"name": director, "ownerReferences": [owner]},
+    });
+    let apply = [
+        "apply",
+        "--server-side",
+        "--field-manager=filler",
+        "-f",
+        "-",
+    ];
+    let answer = try_kubectl_with_input(&apply, &object.to_string());
+    assert!(
+        answer.is_success() || answer.stderr.contains("too large"),
+        "etcd refuses only what is too large: {:.1000}",
+        answer.stderr
+    );
+    answer.is_success()
+}
+
+/// Services with a server that is the director itself. The director refuses the
+/// server, and reports an exception for each service.
+fn refused_services() -> String {
+    let mut objects = "apiVersion: ipvs.dev/v1alpha1
+kind: RealServer
+metadata: {name: itself, labels: {app: itself}}
+spec: {address: 192.168.2.5}
+"
+    .to_owned();
+    for port in FIRST_PORT..=LAST_PORT {
+        let _ = write!(
+            objects,
+            "---
+apiVersion: ipvs.dev/v1alpha1
+kind: VirtualService
+metadata: {{name: refused-{port}, labels: {{refused: 'true'}}}}
+spec:
+  vip: {{address: 192.168.4.77, port: {port}}}
+  forwarding: {{method: DR}}
+  realServerSelector: {{matchLabels: {{app: itself}}}}
+"
+        );
+    }
+    objects
+}
+
+#[test]
+fn a_report_that_is_too_large_is_told_for_as_long_as_it_is_and_the_next_good_one_goes_through() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    serve();
+    wait_for("idir/director1", "Reporting", "True");
+    fill("director1");
+    kubectl_apply(&refused_services());
+    let words = ["ReportRefused", "since 20", "too large"];
+    let told = wait_for_words("idir/director1", "Reporting", &words);
+    let since = since(&told);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(61) {
+        for (kind, status) in [("Reporting", "False"), ("Alive", "True")] {
+            assert_eq!(
+                condition("idir/director1", kind, "status"),
+                status,
+                "{kind} after {:?} of a refusal",
+                began.elapsed()
+            );
+        }
+        thread::sleep(Duration::from_secs(5));
+    }
+    let told = wait_for_words("idir/director1", "Reporting", &words);
+    assert_eq!(self::since(&told), since, "it is the same refusal: {told}");
+    // The first exceptions may have been reported one after another.
+    let reported = value("idir/director1", ".status.exceptions[*].message");
+    let last = format!("192.168.2.5:{LAST_PORT}");
+    assert!(
+        !reported.contains(&last),
+        "nothing of a refused report is in the status: {reported}"
+    );
+
+    let remove = r#"[{"op":"remove","path":"/metadata/ownerReferences"}]"#;
+    kubectl(&["patch", "idir/director1", "--type=json", "-p", remove]);
+    kubectl(&["delete", "ivs", "-l", "refused=true"]);
+    kubectl_apply(&another_service("after", 84));
+    expect_alive(&["web", "after"]);
+}
+
+/// Returns the time in a message such as `ReportRefused: … since TIME: …`.
+fn since(told: &str) -> &str {
+    let time = told.split("since ").nth(1).unwrap_or_default();
+    time.split(": ").next().unwrap_or_default()
+}
