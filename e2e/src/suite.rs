@@ -31,7 +31,7 @@ struct Long {
 /// binary that takes minutes.
 const LONG: [Long; 13] = [
     long("e2e_health", 500, 3),
-    long("e2e_director", 570, 3),
+    long("e2e_director", 640, 3),
     long("e2e_walk", 400, 1),
     long("e2e_vips", 400, 2),
     long("e2e_guard", 350, 2),
