@@ -2,6 +2,7 @@
 //! CustomResourceDefinitions.
 
 mod rights;
+mod shares;
 
 use e2e::{
     cluster::{Cluster, DIRECTORS_NAMESPACE, NAMESPACE, chart, example, upgrade_chart, value},
