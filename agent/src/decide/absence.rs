@@ -351,8 +351,9 @@ impl Absence {
     }
 
     /// Treats all absent objects as deleted and all older versions as edits,
-    /// because the administrator allowed the removals. Also copies the state of each source from `latest` to
-    /// `known`. Returns the objects that were absent.
+    /// because the administrator allowed the removals. Also copies the state of
+    /// each source from `latest` to `known`. Returns the objects that were
+    /// absent.
     pub fn release(&mut self) -> Vec<Object> {
         self.orphans = Orphans::Believed;
         for (kind, latest) in &self.latest {

@@ -215,8 +215,8 @@ impl Loop {
 }
 
 /// Passes a change of an object to the store and the checkpoint. Records which
-/// objects a listing leaves out or alters. Returns whether the change affects a part of
-/// the object that the agent uses.
+/// objects a listing leaves out or alters. Returns whether the change affects a
+/// part of the object that the agent uses.
 fn take_change<C>(
     absence: &mut Absence,
     tee: &mut Tee,
