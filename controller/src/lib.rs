@@ -30,6 +30,7 @@ pub mod leader;
 pub mod liveness;
 pub mod need;
 pub mod outbox;
+pub mod pace;
 pub mod publish;
 pub mod ration;
 pub mod renewals;

@@ -21,6 +21,7 @@ use crate::{
     leader::{self, Candidate, Signals, Tenure},
     liveness::Time,
     outbox::{Letter, Outbox, Outcome},
+    pace::Pace,
     publish::{self, FIELD_MANAGER},
     ration::Ration,
     status::Status,
@@ -28,11 +29,6 @@ use crate::{
     watch,
     world::World,
 };
-
-/// The shortest time for which the loop gathers events before it processes them
-/// together. Processing events computes the statuses of all objects again,
-/// which is expensive: see [`Controller::gather`].
-const GATHER: Duration = Duration::from_millis(75);
 
 /// How long a write may wait for the API server's answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -115,11 +111,7 @@ struct Controller {
     in_vain: channel::Sender<bool>,
     /// The time at which the gathered events must be processed.
     due: Option<Time>,
-    /// How long events are gathered: four times the processor time that the
-    /// last processing took, but at least [`GATHER`]. So the processing of
-    /// events does not occupy a whole processor. The time on the clock does not
-    /// count: on a busy machine, it would delay statuses even more.
-    gather: Duration,
+    pace: Pace,
     listed: bool,
     complaints: Complaints,
 }
@@ -152,7 +144,7 @@ impl Controller {
             free,
             in_vain,
             due: None,
-            gather: GATHER,
+            pace: Pace::default(),
             listed: false,
             complaints,
         }
@@ -168,7 +160,7 @@ impl Controller {
             self.see_leases(event, now);
         }
         if self.world.apply(event, now) {
-            self.due.get_or_insert(now + self.gather);
+            self.due.get_or_insert(now + self.pace.gather(now));
         }
     }
 
@@ -222,7 +214,7 @@ impl Controller {
         let now = self.now();
         self.take_or_leave_the_lead(now);
         if self.world.lives_changed(now) {
-            self.due.get_or_insert(now + self.gather);
+            self.due.get_or_insert(now + self.pace.gather(now));
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
@@ -236,9 +228,9 @@ impl Controller {
                 let letters = self.world.letters(now);
                 self.outbox.replace(letters, now);
             }
-            let took = processor_time().saturating_sub(began);
-            debug!("computing all statuses took {took:?} of a processor");
-            self.gather = GATHER.max(took * 4);
+            let used = processor_time().saturating_sub(began);
+            debug!("computing all statuses took {used:?} of a processor");
+            self.pace.passed(used, self.now());
         }
         let flips = self.world.agent_flips();
         if self.leading {
@@ -294,7 +286,7 @@ impl Controller {
         let outcome = publish::outcome(&result);
         self.outbox.done(&letter.id, outcome, now);
         if outcome == Outcome::Failed {
-            self.due.get_or_insert(now + self.gather);
+            self.due.get_or_insert(now + self.pace.gather(now));
         }
         match result {
             Ok(status) => {
@@ -337,8 +329,8 @@ impl Controller {
     }
 }
 
-/// The processor time that this thread has used. The processing of events never
-/// changes threads.
+/// The processor time that this thread has used. A pass never changes threads.
+/// The time on the clock would make a busy machine delay the statuses even more.
 fn processor_time() -> Duration {
     // Linux always has this clock (clock_gettime(2)).
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
