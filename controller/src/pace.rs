@@ -9,7 +9,7 @@ use crate::liveness::Time;
 /// The shortest time for which events are gathered.
 pub const GATHER: Duration = Duration::from_millis(75);
 
-/// Passes may use one of so many seconds of a processor.
+/// Passes may use a fifth of one processor.
 const SHARE: u32 = 5;
 
 /// What passes did not use of their share in this time is saved for later. So

@@ -10,6 +10,7 @@ use crate::{
 
 pub mod api_servers;
 pub mod api_time;
+pub mod connection;
 pub mod kubernetes;
 pub mod leases;
 pub mod links;

@@ -42,6 +42,15 @@ fn expect_dead(course: &Course, since: Instant) {
     page.expect("packets keep flowing");
 }
 
+#[track_caller]
+fn assert_hang_is_told(agent: &Process) {
+    let log = agent.log();
+    assert!(
+        log.contains("the director's thread has not worked for 30 s"),
+        "the log must say why the Lease is not renewed:\n{log}"
+    );
+}
+
 /// Waits until the director is Alive and Reporting, and its report counts.
 #[track_caller]
 pub(crate) fn expect_alive(services: &[&str]) {
@@ -76,11 +85,7 @@ fn an_agent_whose_state_folder_blocks_is_not_alive_until_the_disk_answers() {
     // Before the agent creates the new service, it must write to its journal.
     kubectl_apply(&another_service("new", 82));
     expect_dead(&course, Instant::now());
-    let log = agent.log();
-    assert!(
-        log.contains("the director's thread has not worked for 30 s"),
-        "the log must say why the Lease is not renewed:\n{log}"
-    );
+    assert_hang_is_told(&agent);
     disk.thaw();
     expect_alive(&["web", "new"]);
 }
@@ -205,11 +210,7 @@ fn an_agent_whose_rtnetlink_hangs_is_not_alive_until_the_kernel_answers() {
     // For a new service, the agent reads the host's interfaces.
     kubectl_apply(&another_service("new", 82));
     expect_dead(&course, Instant::now());
-    let log = agent.log();
-    assert!(
-        log.contains("the director's thread has not worked for 30 s"),
-        "the log must say why the Lease is not renewed:\n{log}"
-    );
+    assert_hang_is_told(&agent);
     hung.end();
     expect_alive(&["web", "new"]);
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent::input::connection::set_timeouts;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::cluster::{NAMESPACE, chart};
 use k8s_openapi::api::{
@@ -36,9 +37,6 @@ const ADMIN: &str = "fleet-admin";
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How long the tokens of the service accounts are valid.
 const TOKEN_SECONDS: i64 = 4 * 3600;
-/// The maximum wait of an agent for data from the API server (`ANSWER_TIME` in
-/// the agent's `main.rs`).
-const ANSWER_TIME: Duration = Duration::from_secs(58);
 /// The size limit of etcd's database. etcd's own limit of 2 GB is too small for
 /// the reports of 1,000 directors about a server behind 5,000 services.
 const ETCD_BYTES: u64 = 8 << 30;
@@ -125,8 +123,7 @@ impl Cluster {
         };
         let token = token(administrator, "ipvs-agent", Some(bound)).await?;
         let mut config = self.with_token(&token)?;
-        config.read_timeout = Some(ANSWER_TIME);
-        config.reset_reader_on_write = true;
+        set_timeouts(&mut config);
         let client = ClientBuilder::try_from(config)?;
         Ok(client.with_layer(&tally.layer(counts)).build())
     }
