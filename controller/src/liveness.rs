@@ -79,6 +79,9 @@ pub struct Liveness {
     listed: bool,
     last_event: Time,
     blind_since: Option<Time>,
+    /// Whether another watch of Leases is broken, so that no event shows that
+    /// every renewal can be seen.
+    partly_blind: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -173,9 +176,16 @@ impl Liveness {
         }
     }
 
-    /// Records that the watch of Leases failed.
+    /// Records that a watch of Leases failed.
     pub fn blind(&mut self, now: Time) {
         self.blind_since.get_or_insert(now);
+    }
+
+    /// Says whether one watch of Leases is still broken while another one shows
+    /// events. Until none is, no director is declared dead, and events cost no
+    /// more than otherwise.
+    pub fn set_partly_blind(&mut self, partly_blind: bool) {
+        self.partly_blind = partly_blind;
     }
 
     /// Whether a director is alive. Returns [`Life::NoLease`] if no Director of
@@ -260,6 +270,9 @@ impl Liveness {
     /// director gets a whole new Lease duration. The API server may have been
     /// out of reach for the directors too.
     fn see(&mut self, now: Time) {
+        if self.partly_blind {
+            return;
+        }
         let seeing = self.seeing(now);
         if seeing < now {
             let alive = self.deadlines.iter().filter(|(at, _)| *at > seeing);

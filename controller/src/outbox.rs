@@ -64,7 +64,10 @@ pub enum Outcome {
 /// The statuses that wait to be published, and the recently sent patches.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    letters: BTreeMap<Id, Letter>,
+    /// The statuses that wait, by their difference. A fleet has thousands of
+    /// soft differences that wait for hours, so no search for other statuses
+    /// may look at them.
+    letters: BTreeMap<Difference, BTreeMap<Id, Letter>>,
     under_way: BTreeSet<Id>,
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
@@ -102,11 +105,13 @@ impl Outbox {
             if repeated {
                 letter.difference = letter.difference.min(Difference::Plain);
             }
-            self.letters.insert(letter.id.clone(), letter);
+            let alike = self.letters.entry(letter.difference).or_default();
+            alike.insert(letter.id.clone(), letter);
         }
         self.sent.retain(|_, sent| now < sent.at + PAUSE);
         let letters = &self.letters;
-        self.retries.retain(|id, _| letters.contains_key(id));
+        let is_waiting = |id: &Id| letters.values().any(|alike| alike.contains_key(id));
+        self.retries.retain(|id, _| is_waiting(id));
     }
 
     /// Returns the statuses to send now. The caller must report the result of
@@ -121,7 +126,8 @@ impl Outbox {
                     }
                     self.last_soft = Some(id.clone());
                 }
-                if let Some(letter) = self.letters.remove(&id) {
+                let alike = self.letters.get_mut(&difference);
+                if let Some(letter) = alike.and_then(|alike| alike.remove(&id)) {
                     self.sent.insert(
                         id.clone(),
                         Sent {
@@ -141,19 +147,21 @@ impl Outbox {
     /// kind of difference. Returns no more objects than the limit of concurrent
     /// patches allows.
     fn next(&self, difference: Difference, now: Time) -> Vec<Id> {
+        let Some(letters) = self.letters.get(&difference) else {
+            return Vec::new();
+        };
         let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),
             _ => Bound::Unbounded,
         };
-        let later = self.letters.range((turn, Bound::Unbounded));
+        let later = letters.range((turn, Bound::Unbounded));
         let earlier = match turn {
-            Bound::Excluded(last) => Some(self.letters.range(..=last)),
+            Bound::Excluded(last) => Some(letters.range(..=last)),
             _ => None,
         };
         later
             .chain(earlier.into_iter().flatten())
             .map(|(_, letter)| letter)
-            .filter(|letter| letter.difference == difference)
             .filter(|letter| self.ready_at(letter) <= now)
             .filter(|letter| !self.under_way.contains(&letter.id))
             .take(CONCURRENT.saturating_sub(self.under_way.len()))
@@ -201,17 +209,28 @@ impl Outbox {
         if self.under_way.len() >= CONCURRENT {
             return None;
         }
-        self.letters
-            .values()
-            .filter(|letter| !self.under_way.contains(&letter.id))
-            .map(|letter| {
-                let ready = self.ready_at(letter);
-                match letter.difference {
-                    Difference::Soft => ready.max(self.soft.ready_at(SOFT_BURST, SOFT_PAUSE, now)),
-                    _ => ready,
-                }
-            })
-            .min()
+        let mut earliest = None;
+        for (difference, letters) in &self.letters {
+            let not_before = match difference {
+                Difference::Soft => self.soft.ready_at(SOFT_BURST, SOFT_PAUSE, now),
+                _ => Time::ZERO,
+            };
+            let mut waiting = letters
+                .values()
+                .filter(|letter| !self.under_way.contains(&letter.id))
+                .map(|letter| self.ready_at(letter));
+            // No letter is ready sooner than `not_before` or now, so the search
+            // ends at the first that is ready then.
+            let soonest = not_before.max(now);
+            let first =
+                waiting.try_fold(None, |least: Option<Time>, ready| match ready <= soonest {
+                    true => Err(ready.max(not_before)),
+                    false => Ok(Some(least.map_or(ready, |least| least.min(ready)))),
+                });
+            let first = first.unwrap_or_else(Some);
+            earliest = [earliest, first].into_iter().flatten().min();
+        }
+        earliest
     }
 
     fn ready_at(&self, letter: &Letter) -> Time {

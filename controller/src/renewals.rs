@@ -67,6 +67,7 @@ impl Renewals {
         if !matches!(event, watcher::Event::Init) {
             self.leases_mut(place).is_blind = false;
         }
+        liveness.set_partly_blind(self.is_blind());
         match event {
             watcher::Event::Init => self.leases_mut(place).listing.clear(),
             watcher::Event::InitApply(lease) => {
@@ -82,22 +83,17 @@ impl Renewals {
                 self.gone(place, &lease.name_any(), liveness, now);
             }
         }
-        self.spare_the_unseen(liveness, now);
     }
 
     /// Records that the watch of a namespace failed. Until that watch works
     /// again, no director dies, because its renewals may be in that namespace.
     pub fn blind(&mut self, place: Place, liveness: &mut Liveness, now: Time) {
         self.leases_mut(place).is_blind = true;
-        self.spare_the_unseen(liveness, now);
+        liveness.blind(now);
     }
 
-    /// For `liveness`, an event shows that the watch of Leases works. While one
-    /// of the two watches does not, `liveness` is corrected.
-    fn spare_the_unseen(&self, liveness: &mut Liveness, now: Time) {
-        if PLACES.iter().any(|place| self.leases(*place).is_blind) {
-            liveness.blind(now);
-        }
+    fn is_blind(&self) -> bool {
+        PLACES.iter().any(|place| self.leases(*place).is_blind)
     }
 
     fn seen(
