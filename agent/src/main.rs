@@ -66,6 +66,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The file with the machine's boot id, which changes whenever the machine
 /// boots (`Documentation/admin-guide/sysctl/kernel.rst`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const KERNEL_RELEASE: &str = "/proc/sys/kernel/osrelease";
 /// While the agent waits for the lock at its start, it tries again at this
 /// interval.
 const RETRY: Duration = Duration::from_secs(1);
@@ -106,9 +107,14 @@ fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {
     undo::undo(&undo, &mut |line| println!("{line}"))
 }
 
+/// Returns the id of the machine's current boot.
 fn boot_id() -> anyhow::Result<String> {
-    let id = fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;
-    Ok(id.trim().to_owned())
+    from_proc(BOOT_ID)
+}
+
+fn from_proc(path: &str) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(text.trim().to_owned())
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
@@ -134,6 +140,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         name: name.clone(),
         group: args.director_group.clone(),
         boot_id: boot_id.clone(),
+        kernel: from_proc(KERNEL_RELEASE)?,
         lease_namespace: args.lease_namespace.clone(),
     };
     let (recorder, notes) = Recorder::new();

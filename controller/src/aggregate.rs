@@ -8,6 +8,7 @@
 
 mod alive;
 mod health_reports;
+mod holders;
 mod programmed;
 mod real_server;
 mod virtual_service;
@@ -15,18 +16,15 @@ mod virtual_service;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use crds::{
-    Kind, ObjectKey, Objects, Resolved,
+    AddressRule, Kind, ObjectKey, Objects, Resolved,
     api::{
-        DirectorGroupStatus, DirectorStatus, RealServerStatus, VipsHeld, VirtualServiceStatus,
+        DirectorGroupStatus, DirectorStatus, RealServerStatus, VipHolder, VirtualServiceStatus,
         int32,
     },
-    condition,
+    condition::{self, kind},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -38,6 +36,7 @@ use crate::{
 };
 
 use health_reports::HealthReports;
+use holders::Holders;
 
 /// What the controller knows about one director.
 #[derive(Clone, Debug)]
@@ -69,9 +68,9 @@ pub struct Wanted {
     pub real_servers: BTreeMap<ObjectKey, RealServerStatus>,
     /// The statuses of existing DirectorGroups, by name.
     pub director_groups: BTreeMap<ObjectKey, DirectorGroupStatus>,
-    /// The conditions Alive and Reporting of each Director, by name. A Director is missing
-    /// from the map while the controller does not know whether the Director is
-    /// alive.
+    /// The conditions Alive, Reporting and Ready of each Director, by name. A
+    /// Director is missing from the map while the controller does not know
+    /// whether the Director is alive.
     pub directors: BTreeMap<String, Vec<Condition>>,
 }
 
@@ -115,11 +114,7 @@ struct Group<'a> {
     working: Vec<&'a DirectorView<'a>>,
     /// The working directors that leave out exceptions.
     leaving_out: Vec<&'a DirectorView<'a>>,
-    /// The VIPs that the group's live directors list as held.
-    held: HashSet<IpAddr>,
-    /// Whether a live director holds the VIPs of all services that it used,
-    /// except those of services in its exceptions.
-    holds_all: bool,
+    holders: Holders<'a>,
     /// The exceptions that working directors report, by VirtualService. The
     /// exceptions of one director follow one another.
     exceptions:
@@ -131,6 +126,8 @@ struct Group<'a> {
     /// a live director is unknown.
     least: Option<Positions>,
     accepted_services: i32,
+    /// The directors that are not ready, each with its condition Ready.
+    not_ready: Vec<(&'a str, &'a Condition)>,
 }
 
 impl Group<'_> {
@@ -148,7 +145,22 @@ pub fn wanted(
     needs: &BTreeMap<ObjectKey, Need>,
     directors: &[DirectorView<'_>],
 ) -> Wanted {
+    let of_directors: BTreeMap<String, Vec<Condition>> = directors
+        .iter()
+        .filter_map(|director| Some((director.name.to_owned(), alive::conditions(director)?)))
+        .collect();
     let mut groups = group_directors(directors);
+    for director in directors {
+        let conditions = of_directors
+            .get(director.name)
+            .unwrap_or(&director.status.conditions);
+        if let Some(group) = groups.get_mut(director.status.director_group_name.as_str())
+            && let Some(ready) = condition::find(conditions, kind::READY)
+            && ready.status != "True"
+        {
+            group.not_ready.push((director.name, ready));
+        }
+    }
     for (key, service) in &resolved.services {
         if resolved.rejection(Kind::VirtualService, key).is_none() {
             groups
@@ -184,17 +196,20 @@ pub fn wanted(
                     Some(rejection) => condition::not_accepted(rejection, stored.generation),
                     None => condition::accepted(stored.generation),
                 };
-                (key.clone(), director_group(group, accepted))
+                let status = director_group(group, key, accepted, is_dummy(objects, &key.name));
+                (key.clone(), status)
             })
             .collect(),
-        directors: directors
-            .iter()
-            .filter_map(|director| {
-                let conditions = alive::conditions(director)?;
-                Some((director.name.to_owned(), conditions))
-            })
-            .collect(),
+        directors: of_directors,
     }
+}
+
+/// Whether the directors of a group put VIPs on a dummy device, so that several
+/// directors hold each VIP.
+fn is_dummy(objects: &Objects, group: &str) -> bool {
+    let group = objects.group(group);
+    let rule = group.and_then(|stored| stored.in_force());
+    rule.is_some_and(|rule| rule.addresses == AddressRule::Dummy)
 }
 
 fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Group<'a>> {
@@ -216,13 +231,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
         if let Some(health) = &status.health {
             group.health.hear(director, health);
         }
-        group.holds_all |= status.vips_held == VipsHeld::All;
-        group.held.extend(
-            status
-                .vips
-                .iter()
-                .filter_map(|vip| vip.address.parse::<IpAddr>().ok()),
-        );
+        group.holders.hear(director);
         if let Some(why) = programmed::broken(director) {
             group.broken.push((director, why));
             continue;
@@ -250,11 +259,38 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
     groups
 }
 
-fn director_group(group: &Group<'_>, accepted: Condition) -> DirectorGroupStatus {
+fn director_group(
+    group: &Group<'_>,
+    key: &ObjectKey,
+    accepted: Condition,
+    is_dummy: bool,
+) -> DirectorGroupStatus {
+    let directors = group.live.len() + group.dead.len();
+    let generation = accepted.observed_generation.unwrap_or_default();
+    let ready = condition::group_ready(
+        &accepted,
+        &group.not_ready,
+        directors,
+        &key.name,
+        generation,
+    );
+    let of_live = |kind| {
+        let live = group.live.iter();
+        let holds =
+            |director: &&&DirectorView<'_>| condition::is_true(&director.status.conditions, kind);
+        int32(live.filter(holds).count())
+    };
+    let vips = group.holders.of_any();
     DirectorGroupStatus {
-        conditions: vec![accepted],
-        directors: int32(group.live.len() + group.dead.len()),
+        conditions: vec![accepted, ready],
+        directors: int32(directors),
         live_directors: int32(group.live.len()),
+        programmed_directors: of_live(kind::PROGRAMMED),
+        holding_removals: of_live(kind::REMOVALS_HELD),
+        vips: (group.accepted_services > 0).then(|| match is_dummy {
+            true => VipHolder::new(None, vips.directors),
+            false => vips,
+        }),
         virtual_services: group.accepted_services,
     }
 }

@@ -2,7 +2,7 @@
 //! much the difference matters.
 
 use crds::{
-    api::VirtualServiceStatus,
+    api::{DirectorGroupStatus, VirtualServiceStatus},
     condition::{self, kind, reason},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -54,17 +54,26 @@ impl Status {
     fn difference_of_counts(&self, published: Option<&Self>) -> Difference {
         let (is_same, is_plain) = match (self, published) {
             (Self::VirtualService(new), Some(Self::VirtualService(old))) => (
-                new.real_servers == old.real_servers && new.directors == old.directors,
-                servers_in_and_out(new) != servers_in_and_out(old),
+                new.real_servers == old.real_servers
+                    && new.directors == old.directors
+                    && is_same_holder(self, published),
+                servers_in_and_out(new) != servers_in_and_out(old)
+                    || name_of_holder(Some(self)) != name_of_holder(published),
             ),
             (Self::RealServer(new), Some(Self::RealServer(old))) => (
-                new.virtual_services == old.virtual_services && new.directors == old.directors,
+                new.virtual_services == old.virtual_services
+                    && new.directors == old.directors
+                    && new.in_force == old.in_force,
                 new.virtual_services != old.virtual_services
+                    || new.in_force != old.in_force
                     || self.unhealthy_on() != published.map_or(0, Self::unhealthy_on),
             ),
             (Self::DirectorGroup(new), Some(Self::DirectorGroup(old))) => {
-                let is_same = (new.directors, new.live_directors, new.virtual_services)
-                    == (old.directors, old.live_directors, old.virtual_services);
+                let counts = |of: &DirectorGroupStatus| {
+                    let live = (of.live_directors, of.programmed_directors);
+                    (of.directors, live, of.holding_removals, of.virtual_services)
+                };
+                let is_same = counts(new) == counts(old) && is_same_holder(self, published);
                 (is_same, !is_same)
             }
             (Self::Director(_), _) => (true, false),
@@ -76,6 +85,18 @@ impl Status {
             (false, true) => Difference::Plain,
         }
     }
+}
+
+/// Whether the same directors hold the virtual addresses, apart from times.
+fn is_same_holder(new: &Status, published: Option<&Status>) -> bool {
+    match (new.holder(), published.and_then(Status::holder)) {
+        (Some(new), Some(old)) => new.is_same(old),
+        (new, old) => new.is_none() && old.is_none(),
+    }
+}
+
+fn name_of_holder(of: Option<&Status>) -> Option<&str> {
+    of?.holder()?.director_name.as_deref()
 }
 
 /// Returns the number of a service's servers, and how many of these servers are
@@ -119,7 +140,7 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
 mod tests {
     use crds::{
         api::{CheckingDirectors, DirectorCounts, RealServerCounts, RealServerStatus},
-        condition::{ServerHealth, Sight},
+        condition::{ExpectedHolder, ServerHealth, Sight},
     };
     use k8s_openapi::jiff::Timestamp;
 
@@ -134,6 +155,10 @@ mod tests {
             conditions,
             ..VirtualServiceStatus::default()
         })
+    }
+
+    fn not_held(address: &str) -> Condition {
+        condition::vip_not_held(address, "edge", ExpectedHolder::NotLive("lb-1"), 1)
     }
 
     fn programmed() -> Status {
@@ -170,6 +195,7 @@ mod tests {
                     live,
                     ..DirectorCounts::default()
                 }),
+                vip: None,
             })
         };
         for (old, new, difference) in [
@@ -206,8 +232,8 @@ mod tests {
                 Difference::Soft,
             ),
             (
-                Some(status(vec![condition::vip_not_held("10.0.0.1", "edge", 1)])),
-                status(vec![condition::vip_not_held("10.0.0.2", "edge", 1)]),
+                Some(status(vec![not_held("10.0.0.1")])),
+                status(vec![not_held("10.0.0.2")]),
                 Difference::Plain,
             ),
             (Some(counts(1, 2)), counts(1, 1), Difference::Soft),
@@ -264,6 +290,7 @@ mod tests {
                     unhealthy,
                     ..health.counts()
                 }),
+                in_force: None,
             })
         };
         let on = |healthy, waiting: &[&'static str]| {

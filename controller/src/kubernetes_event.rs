@@ -32,34 +32,78 @@ pub struct KubernetesEvent {
     pub is_minor: bool,
 }
 
-/// Returns the Event about a status that was just written, if the status
-/// changed in a way that is worth an Event. The Event reports a change of the
-/// object's main condition, such as Ready. For a RealServer that stays Ready,
-/// the Event reports that more or fewer directors find the server unhealthy.
-pub fn of_letter(letter: &Letter) -> Option<KubernetesEvent> {
+/// The reason of the Event that reports a new holder of a virtual address.
+const VIP_MOVED: &str = "VipMoved";
+
+/// Returns the Events about a status that was just written: one for each
+/// condition that changed in a way that is worth an Event, and one for a virtual
+/// address that another director holds now. For a RealServer that stays Ready,
+/// an Event reports that more or fewer directors find the server unhealthy.
+///
+/// No change is told twice. A condition makes no Event if Ready repeats its
+/// message, and Ready of a Director makes none, because the condition that it
+/// repeats does.
+pub fn of_letter(letter: &Letter) -> Vec<KubernetesEvent> {
     let subject = letter.id.subject;
-    let kind = match subject {
-        Subject::VirtualService | Subject::RealServer => kind::READY,
-        Subject::DirectorGroup => kind::ACCEPTED,
-        Subject::Director => kind::ALIVE,
-    };
     let published = letter.published.as_ref();
-    let old = published.and_then(|old| condition::find(old.conditions(), kind));
-    let new = condition::find(letter.status.conditions(), kind)?;
     let about = reference(subject, &letter.id.key, &letter.uid);
-    if !is_news(old, new) {
-        return unhealthy_elsewhere(published?, &letter.status, new, about);
+    let new = letter.status.conditions();
+    let ready = condition::find(new, kind::READY).filter(|_| subject != Subject::Director);
+    let is_told = |condition: &Condition| match (&*condition.type_, ready) {
+        (kind::READY, told) => told.is_some(),
+        (_, Some(ready)) => condition.message != ready.message,
+        (_, None) => true,
+    };
+    let mut events: Vec<_> = new
+        .iter()
+        .filter(|condition| is_told(condition))
+        .filter(|condition| {
+            let old = published.and_then(|old| condition::find(old.conditions(), &condition.type_));
+            is_news(old, condition) && is_worth_saying(condition)
+        })
+        .map(|condition| KubernetesEvent {
+            event: event(condition),
+            about: about.clone(),
+            is_minor: false,
+        })
+        .collect();
+    events.extend(published.and_then(|old| moved(old, &letter.status, about.clone())));
+    if events.is_empty()
+        && let Some(ready) = condition::find(new, kind::READY)
+    {
+        let old = published.zip(Some(&letter.status));
+        events.extend(old.and_then(|(old, new)| unhealthy_elsewhere(old, new, ready, about)));
     }
-    is_worth_saying(subject, new).then(|| KubernetesEvent {
-        event: event(new),
+    events
+}
+
+/// Returns the Event about virtual addresses that moved from one director to
+/// another.
+fn moved(old: &Status, new: &Status, about: ObjectReference) -> Option<KubernetesEvent> {
+    let holder = |of: &Status| of.holder()?.director_name.clone();
+    let (before, now) = (holder(old)?, holder(new)?);
+    let what = match new {
+        Status::DirectorGroup(_) => "The group's virtual addresses",
+        _ => "The virtual address",
+    };
+    let event = Event {
+        type_: EventType::Normal,
+        reason: VIP_MOVED.to_owned(),
+        note: Some(format!(
+            "{what} moved from director {before} to director {now}"
+        )),
+        action: VIP_MOVED.to_owned(),
+        secondary: None,
+    };
+    (before != now).then_some(KubernetesEvent {
+        event,
         about,
-        is_minor: false,
+        is_minor: true,
     })
 }
 
-/// A change of a Director's condition ProbesWorking. The Director's agent
-/// writes this condition, so the change appears in no [`Letter`] of the
-/// controller.
+/// A change of a condition that a Director's agent writes. The change appears
+/// in no [`Letter`] of the controller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentFlip {
     director: ObjectKey,
@@ -68,31 +112,49 @@ pub struct AgentFlip {
 }
 
 impl AgentFlip {
-    /// Returns the change of the condition ProbesWorking between two versions of
-    /// a Director, if any.
+    /// Returns the changed conditions between two versions of a Director.
     pub fn between(
         director: &ObjectKey,
         uid: &str,
         before: &[Condition],
         after: &[Condition],
-    ) -> Option<Self> {
-        let fails = |condition: &Condition| condition.status == "False";
-        let old = condition::find(before, kind::PROBES_WORKING);
-        let new = condition::find(after, kind::PROBES_WORKING)?;
-        (fails(new) != old.is_some_and(fails)).then(|| Self {
+    ) -> Vec<Self> {
+        let changed = after
+            .iter()
+            .filter(|new| WRITTEN_BY_AGENTS.contains(&&*new.type_))
+            .filter(|new| is_news(condition::find(before, &new.type_), new));
+        let flip = |says: &Condition| Self {
             director: director.clone(),
             uid: uid.to_owned(),
-            says: new.clone(),
-        })
+            says: says.clone(),
+        };
+        changed.map(flip).collect()
     }
 
-    /// Returns the Event that reports the changed condition ProbesWorking.
+    /// Returns the Event that reports the changed condition.
     pub fn event(&self) -> KubernetesEvent {
         KubernetesEvent {
             event: event(&self.says),
             about: reference(Subject::Director, &self.director, &self.uid),
             is_minor: false,
         }
+    }
+}
+
+/// The types of the conditions that a Director's agent writes.
+const WRITTEN_BY_AGENTS: [&str; 4] = [
+    kind::PROGRAMMED,
+    kind::REMOVALS_HELD,
+    kind::PROBES_WORKING,
+    kind::SYSCTLS_APPLIED,
+];
+
+/// Whether a condition needs no attention. RemovalsHeld is the only type that
+/// needs attention when it is True.
+fn is_good(condition: &Condition) -> bool {
+    match &*condition.type_ {
+        kind::REMOVALS_HELD => condition.status == "False",
+        _ => condition.status == "True",
     }
 }
 
@@ -130,7 +192,7 @@ fn unhealthy_elsewhere(
 fn event(of: &Condition) -> Event {
     let note = advice::shortened(of.message.clone(), LONGEST_NOTE);
     Event {
-        type_: if of.status == "True" {
+        type_: if is_good(of) {
             EventType::Normal
         } else {
             EventType::Warning
@@ -143,23 +205,23 @@ fn event(of: &Condition) -> Event {
 }
 
 /// Whether a condition changed in a way that users should see. If a condition
-/// stays False, a change of its reason counts too. After an edit, the reason is
-/// Programming at first. If the kernel then refuses the edit, only the reason
-/// changes, and users must see this change.
+/// keeps needing attention, a change of its reason counts too. After an edit,
+/// the reason is Programming at first. If the kernel then refuses the edit, only
+/// the reason changes, and users must see this change. That a new object is
+/// accepted, for example, is no news: only Ready tells that it works.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
-    old.is_none_or(|old| {
-        old.status != new.status || (new.status == "False" && old.reason != new.reason)
-    })
+    match old.filter(|old| old.reason != reason::PENDING) {
+        None => new.type_ == kind::READY || !is_good(new),
+        Some(old) => old.status != new.status || (!is_good(new) && old.reason != new.reason),
+    }
 }
 
 /// Whether a changed condition is worth an Event. Steps that every object goes
 /// through are not worth an Event.
-fn is_worth_saying(subject: Subject, changed: &Condition) -> bool {
-    match (subject, changed.status.as_str()) {
-        (_, "Unknown") => false,
-        (Subject::DirectorGroup, "True") => false,
-        _ => changed.reason != reason::PROGRAMMING && changed.reason != reason::NOT_SELECTED,
-    }
+fn is_worth_saying(changed: &Condition) -> bool {
+    changed.status != "Unknown"
+        && changed.reason != reason::PROGRAMMING
+        && changed.reason != reason::NOT_SELECTED
 }
 
 fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
@@ -183,8 +245,10 @@ fn reference(subject: Subject, key: &ObjectKey, uid: &str) -> ObjectReference {
 mod tests {
     use crds::{
         ObjectKey, Rejection,
-        api::{DirectorException, VirtualServiceStatus},
+        api::{DirectorException, VipHolder, VirtualServiceStatus},
+        condition::Release,
     };
+    use k8s_openapi::jiff::Timestamp;
 
     use super::*;
     use crate::{difference::Difference, status::Id};
@@ -208,6 +272,13 @@ mod tests {
         }
     }
 
+    /// Returns the only Event about a status, if there is one.
+    fn only(letter: &Letter) -> Option<KubernetesEvent> {
+        let mut events = of_letter(letter);
+        assert!(events.len() < 2, "no change is told twice");
+        events.pop()
+    }
+
     fn ready(of: Condition) -> Condition {
         Condition {
             type_: kind::READY.to_owned(),
@@ -219,20 +290,20 @@ mod tests {
     fn a_flip_of_ready_is_said_once() {
         let works = ready(condition::programmed(2, 1));
         let broken = ready(condition::no_directors("default", 1));
-        let said = of_letter(&letter(Some(works.clone()), broken.clone())).unwrap();
+        let said = only(&letter(Some(works.clone()), broken.clone())).unwrap();
         assert_eq!(said.event.reason, "NoDirectors");
         assert_eq!(said.event.type_, EventType::Warning);
         assert_eq!(said.about.kind.as_deref(), Some("VirtualService"));
-        let said = of_letter(&letter(Some(broken.clone()), works)).unwrap();
+        let said = only(&letter(Some(broken.clone()), works)).unwrap();
         assert_eq!(said.event.type_, EventType::Normal);
-        assert!(of_letter(&letter(Some(broken.clone()), broken)).is_none());
+        assert!(only(&letter(Some(broken.clone()), broken)).is_none());
     }
 
     #[test]
     fn waiting_for_a_director_is_not_worth_an_event() {
         let works = ready(condition::programmed(2, 1));
         let waits = ready(condition::programming(["a"], 2));
-        assert!(of_letter(&letter(Some(works), waits)).is_none());
+        assert!(only(&letter(Some(works), waits)).is_none());
     }
 
     fn refused_by_the_kernel() -> Condition {
@@ -277,7 +348,7 @@ mod tests {
             ),
         ] {
             let letter = letter(Some(ready(old)), ready(new));
-            let notice = of_letter(&letter).map(|made| made.event.reason);
+            let notice = only(&letter).map(|made| made.event.reason);
             assert_eq!(notice.as_deref(), said, "{letter:?}");
         }
     }
@@ -286,7 +357,101 @@ mod tests {
     fn a_note_has_a_length_that_an_api_server_takes() {
         let mut long = ready(condition::no_directors("default", 1));
         long.message = "ö".repeat(2000);
-        let note = of_letter(&letter(None, long)).unwrap().event.note.unwrap();
+        let note = only(&letter(None, long)).unwrap().event.note.unwrap();
         assert!(note.len() <= 1024, "{}", note.len());
+    }
+
+    fn reasons(old: &[Condition], new: &[Condition]) -> Vec<String> {
+        let status = |conditions: &[Condition]| {
+            Status::VirtualService(VirtualServiceStatus {
+                conditions: conditions.to_vec(),
+                ..VirtualServiceStatus::default()
+            })
+        };
+        let letter = Letter {
+            status: status(new),
+            published: Some(status(old)),
+            ..letter(None, condition::accepted(1))
+        };
+        let events = of_letter(&letter).into_iter();
+        events.map(|made| made.event.reason).collect()
+    }
+
+    #[test]
+    fn a_condition_makes_an_event_unless_ready_says_the_same() {
+        let works = condition::programmed(2, 1);
+        let before = [condition::accepted(1), works.clone(), ready(works.clone())];
+        let refused = condition::not_accepted(
+            &Rejection {
+                reason: reason::INVALID,
+                message: "spec.vip".to_owned(),
+            },
+            2,
+        );
+        let older = Condition {
+            message: "On 2 directors, in an earlier version".to_owned(),
+            ..works.clone()
+        };
+        let now = [refused.clone(), older, ready(refused)];
+        assert_eq!(reasons(&before, &now), ["Invalid"]);
+        assert_eq!(reasons(&now, &before), ["Accepted", "Programmed"]);
+        let new = [condition::pending(kind::ACCEPTED, 1)];
+        assert_eq!(
+            reasons(&new, &before),
+            ["Programmed"],
+            "that a new object is accepted is no news"
+        );
+    }
+
+    #[test]
+    fn a_vip_that_moved_makes_an_event_and_one_that_many_hold_makes_none() {
+        let held = |name, directors| {
+            Status::VirtualService(VirtualServiceStatus {
+                vip: Some(VipHolder::new(name, directors)),
+                ..VirtualServiceStatus::default()
+            })
+        };
+        for (old, new, note) in [
+            (
+                held(Some("lb-1"), 1),
+                held(Some("lb-2"), 1),
+                Some("The virtual address moved from director lb-1 to director lb-2"),
+            ),
+            (held(Some("lb-1"), 1), held(Some("lb-1"), 1), None),
+            (held(None, 3), held(None, 2), None),
+            (held(Some("lb-1"), 1), held(None, 0), None),
+        ] {
+            let letter = Letter {
+                status: new,
+                published: Some(old),
+                ..letter(None, condition::accepted(1))
+            };
+            let said = only(&letter).map(|made| made.event.note.unwrap());
+            assert_eq!(said.as_deref(), note, "{letter:?}");
+        }
+    }
+
+    #[test]
+    fn removals_that_are_held_and_released_make_a_warning_and_then_a_normal_event() {
+        let held = condition::removals_held(
+            ["-D -t 192.0.2.1:80"],
+            Release {
+                group: "edge",
+                now: Timestamp::UNIX_EPOCH,
+            },
+            1,
+        );
+        let none = condition::no_removals_held(1);
+        let made = |before: &[Condition], after: &[Condition]| {
+            let flips = AgentFlip::between(&ObjectKey::cluster("lb-1"), "u", before, after);
+            let events = flips.iter().map(|flip| flip.event().event);
+            let events = events.map(|event| format!("{:?} {}", event.type_, event.reason));
+            events.collect::<Vec<_>>()
+        };
+        let (held, none) = ([held], [none]);
+        assert_eq!(made(&[], &none), [""; 0]);
+        assert_eq!(made(&none, &held), ["Warning TooManyRemovals"]);
+        assert_eq!(made(&held, &held), [""; 0]);
+        assert_eq!(made(&held, &none), ["Normal NothingHeld"]);
     }
 }

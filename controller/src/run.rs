@@ -290,7 +290,7 @@ impl Controller {
         }
         match result {
             Ok(status) => {
-                if let Some(event) = kubernetes_event::of_letter(&letter) {
+                for event in kubernetes_event::of_letter(&letter) {
                     self.make_event(event, now);
                 }
                 self.world.wrote(&letter.id, status);

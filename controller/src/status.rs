@@ -2,10 +2,13 @@
 
 use crds::{
     Kind, ObjectKey,
-    api::{DirectorGroupStatus, RealServerStatus, VirtualServiceStatus},
+    api::{DirectorGroupStatus, RealServerStatus, VipHolder, VirtualServiceStatus},
     condition,
 };
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 
 /// The kinds of objects whose status the controller publishes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -49,8 +52,8 @@ pub enum Status {
     RealServer(RealServerStatus),
     /// The status of a DirectorGroup.
     DirectorGroup(DirectorGroupStatus),
-    /// The conditions Alive and Reporting of a Director, the only conditions of a Director that
-    /// the controller writes.
+    /// The conditions Alive, Reporting and Ready of a Director, the only
+    /// conditions of a Director that the controller writes.
     Director(Vec<Condition>),
 }
 
@@ -76,8 +79,18 @@ impl Status {
         }
     }
 
+    /// Returns the directors that hold the object's virtual addresses.
+    pub fn holder(&self) -> Option<&VipHolder> {
+        match self {
+            Self::VirtualService(status) => status.vip.as_ref(),
+            Self::DirectorGroup(status) => status.vips.as_ref(),
+            Self::RealServer(_) | Self::Director(_) => None,
+        }
+    }
+
     /// Returns the status with transition times. A condition whose status
-    /// changed gets `now`; any other condition keeps its published time.
+    /// changed gets `now`, and so does a holder that changed. Any other
+    /// condition keeps its published time.
     pub fn dated(&self, published: Option<&Self>, now: Timestamp) -> Self {
         let old = published.map_or(&[][..], Self::conditions);
         let date = |conditions: &[Condition]| {
@@ -93,9 +106,12 @@ impl Status {
                 })
                 .collect()
         };
+        let held = published.and_then(Self::holder);
+        let vip = self.holder().map(|vip| vip.dated(held, Time(now)));
         match self {
             Self::VirtualService(status) => Self::VirtualService(VirtualServiceStatus {
                 conditions: date(&status.conditions),
+                vip,
                 ..status.clone()
             }),
             Self::RealServer(status) => Self::RealServer(RealServerStatus {
@@ -104,6 +120,7 @@ impl Status {
             }),
             Self::DirectorGroup(status) => Self::DirectorGroup(DirectorGroupStatus {
                 conditions: date(&status.conditions),
+                vips: vip,
                 ..status.clone()
             }),
             Self::Director(conditions) => Self::Director(date(conditions)),
@@ -113,8 +130,6 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
     use super::*;
 
     fn at(second: i64) -> Timestamp {

@@ -329,8 +329,8 @@ impl World {
         });
         if let Some(before) = self.directors.get(&name) {
             let before = &before.status.conditions;
-            let flip = AgentFlip::between(&id.key, &uid, before, &status.conditions);
-            self.agent_flips.extend(flip);
+            let flips = AgentFlip::between(&id.key, &uid, before, &status.conditions);
+            self.agent_flips.extend(flips);
         }
         self.liveness.director(&name, reported_dead, now);
         let seen = self.directors.entry(name).or_insert_with(|| KnownDirector {

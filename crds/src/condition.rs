@@ -31,8 +31,9 @@ pub mod kind {
     /// The kernels of all live directors hold the current version of the
     /// object.
     pub const PROGRAMMED: &str = "Programmed";
-    /// The VirtualService or RealServer is in use and works. Users should look
-    /// at this condition first.
+    /// The object works: a VirtualService or RealServer is in use, a Director
+    /// needs no attention, and neither does any Director of a DirectorGroup.
+    /// Users should look at this condition first.
     pub const READY: &str = "Ready";
     /// A director holds back removals of entries until an administrator permits
     /// the removals.

@@ -7,7 +7,7 @@ use std::{
     num::{NonZeroU16, NonZeroU32},
 };
 
-use crate::api::{IpFamily, PersistenceEngine, Protocol, TunnelChecksum};
+use crate::api::{ForwardingMethod, IpFamily, PersistenceEngine, Protocol, TunnelChecksum};
 
 /// The key of a service in the kernel's table.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -112,6 +112,15 @@ pub enum ForwardingRule {
 }
 
 impl ForwardingRule {
+    /// Returns the forwarding method, which is TUN for each tunnel.
+    pub fn method(self) -> ForwardingMethod {
+        match self {
+            Self::Nat => ForwardingMethod::Nat,
+            Self::Dr => ForwardingMethod::Dr,
+            Self::Ipip | Self::Gue { .. } | Self::Gre { .. } => ForwardingMethod::Tun,
+        }
+    }
+
     /// Returns whether packets reach the server through a tunnel.
     pub fn is_tunnel(self) -> bool {
         match self {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crds::condition::Release;
+
 use super::Loop;
 use crate::{
     act::Outcome,
@@ -38,7 +40,11 @@ impl Loop {
     pub(super) fn log_oddities(&mut self, outcome: &Outcome, now: Duration) {
         let hold = self.hold();
         let wishes = self.protection.desired();
-        let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), &self.group);
+        let release = Release {
+            group: &self.group,
+            now: (self.world.daytime)().here,
+        };
+        let mut found = oddities(outcome, &self.held, wishes, hold.as_ref(), release);
         found.extend(self.protection.report().lines());
         let doubt = self.doubt.as_ref().map(ToString::to_string);
         found.extend(doubt.map(Line::of_host));

@@ -52,6 +52,8 @@ pub struct Identity {
     /// The id of the machine's current boot. A Director's status from another
     /// boot is outdated.
     pub boot_id: String,
+    /// The release of the machine's kernel, from /proc/sys/kernel/osrelease.
+    pub kernel: String,
     /// The controller's namespace. Until version 0.2, the agent renews a second
     /// Lease there.
     pub lease_namespace: String,

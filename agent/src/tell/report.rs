@@ -12,7 +12,7 @@ use crds::{
     ObjectKey,
     advice::shortened,
     api::{DirectorException, DirectorStatus, Repairs, WorldDigests, int32},
-    condition,
+    condition::{self, Release},
 };
 use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::Timestamp;
@@ -150,6 +150,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         }
         status.services = int32(outcome.services);
         status.real_servers = int32(outcome.destinations);
+        status.removals_held = int32(held.len());
         tell_exceptions(&mut status, exceptions);
         if !outcome.failures.contains_key(&Subject::Links) {
             vips::tell(&mut status, outcome, &observed.wishes, VIPS);
@@ -168,7 +169,11 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         let sysctls = sysctls(&outcome.sysctls, generation);
         condition::set(&mut status.conditions, sysctls, observed.at);
         let hold = observed.hold.as_ref();
-        let mut removals = removals_held(held, hold, &observed.group, generation);
+        let release = Release {
+            group: &observed.group,
+            now: observed.at,
+        };
+        let mut removals = removals_held(held, hold, release, generation);
         held::explain(&mut removals, observed.doubt.as_ref());
         condition::set(&mut status.conditions, removals, observed.at);
     }
@@ -379,7 +384,7 @@ pub fn oddities(
     held: &[Op],
     wishes: &Desired,
     hold: Option<&Hold>,
-    group: &str,
+    release: Release<'_>,
 ) -> BTreeSet<Line> {
     let vips = vips::problems(outcome, wishes).into_iter();
     // It is normal that an address is missing while the agent asks the segment
@@ -393,7 +398,7 @@ pub fn oddities(
     let foreign = foreign.map(|(service, destination)| {
         line(wishes.services.get(service), left(service, *destination))
     });
-    let held = (!held.is_empty()).then(|| removals_held(held, hold, group, 0).message);
+    let held = (!held.is_empty()).then(|| removals_held(held, hold, release, 0).message);
     let held = held.map(Line::of_host);
     vips.chain(foreign)
         .chain(notices(outcome, wishes))

@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::DirectorView;
 use crate::liveness::Life;
 
-/// Returns the conditions Alive and Reporting of a Director, or `None` while
-/// this controller does not know whether the director is alive. With `None`, the
-/// published conditions stay unchanged.
+/// Returns the conditions Alive, Reporting and Ready of a Director, or `None`
+/// while this controller does not know whether the director is alive. With
+/// `None`, the published conditions stay unchanged.
 ///
 /// The conditions' observedGeneration is 0 here;
 /// [`crate::world::World::letters`] sets it.
@@ -15,7 +15,7 @@ pub(super) fn conditions(director: &DirectorView<'_>) -> Option<Vec<Condition>> 
         Life::Presumed => return None,
         Life::Alive => condition::alive(0),
         Life::Expired { last, duration } => {
-            condition::lease_expired(duration.as_secs(), last.as_deref(), 0)
+            condition::lease_expired(director.name, duration.as_secs(), last.as_deref(), 0)
         }
         Life::NoLease => condition::no_lease(director.name, 0),
     };
@@ -24,5 +24,12 @@ pub(super) fn conditions(director: &DirectorView<'_>) -> Option<Vec<Condition>> 
         (Life::Alive, Some(why)) => condition::report_refused(why, 0),
         _ => condition::reporting_unknown(0),
     };
-    Some(vec![alive, reporting])
+    let mut all = vec![alive, reporting];
+    all.extend_from_slice(&director.status.conditions);
+    // Ready sums up the new conditions Alive and Reporting, which come before
+    // the published ones.
+    let ready = condition::director_ready(&all, 0);
+    all.truncate(2);
+    all.push(ready);
+    Some(all)
 }

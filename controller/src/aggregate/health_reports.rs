@@ -170,7 +170,13 @@ pub(super) fn below_minimum(
     let below = health.below.get(key).map(Vec::as_slice);
     if let Some([(director, entry), others @ ..]) = below {
         let (name, others) = (director.name, others.len());
-        return Some(condition::below_minimum(name, entry, others, generation));
+        let servers = health.unhealthy.get(key).into_iter().flatten();
+        let of_director = servers.filter(|(_, by)| by.iter().any(|(by, _)| by.name == name));
+        let mut unhealthy: Vec<&str> = of_director.map(|(server, _)| &*server.name).collect();
+        unhealthy.sort_unstable();
+        return Some(condition::below_minimum(
+            name, entry, &unhealthy, others, generation,
+        ));
     }
     let servers = Servers::of(key, None, group);
     let namespace = &*key.namespace;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use crds::{
     Kind, ObjectKey, Objects, Resolved, Service, ServiceId,
-    api::{DirectorCounts, DirectorException, int32},
-    condition::{self, kind, reason},
+    api::{DirectorCounts, DirectorException, VipHolder, int32},
+    condition::{self, ExpectedHolder, kind, reason},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -41,9 +41,18 @@ struct Answers<'a> {
     programmed: usize,
 }
 
-/// Computes a service's condition Programmed, and the numbers of directors for
-/// its status.
-pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) {
+/// What the directors' reports say about one service.
+pub(super) struct Programmed {
+    /// The condition Programmed.
+    pub(super) condition: Condition,
+    /// The numbers of directors.
+    pub(super) counts: DirectorCounts,
+    /// The directors that hold the service's VIP, if it has one.
+    pub(super) vip: Option<VipHolder>,
+}
+
+/// Computes a service's condition Programmed, and the directors in its status.
+pub(super) fn programmed(view: &ServiceView<'_>) -> Programmed {
     let answers = answers(view);
     let live = view.group.live.len();
     let counts = DirectorCounts {
@@ -59,7 +68,28 @@ pub(super) fn programmed(view: &ServiceView<'_>) -> (Condition, DirectorCounts) 
             condition::named(view.group.dead.iter().copied())
         );
     }
-    (programmed, counts)
+    Programmed {
+        condition: programmed,
+        counts,
+        vip: holders(view, &answers),
+    }
+}
+
+/// Returns the directors that hold the service's VIP. In a group with mode Dummy,
+/// all directors may hold it, so none is named.
+fn holders(view: &ServiceView<'_>, answers: &Answers<'_>) -> Option<VipHolder> {
+    let service = view.service?;
+    let ServiceId::Vip { address, .. } = service.id else {
+        return None;
+    };
+    let waiting = answers.waiting.iter().map(|director| director.name);
+    let exceptions = view.group.exceptions.get(view.key).into_iter().flatten();
+    let others = waiting.chain(exceptions.map(|(by, _)| by.name)).collect();
+    let vip = view.group.holders.of(&address, &others);
+    Some(match super::is_dummy(view.objects, &service.group) {
+        true => VipHolder::new(None, vip.directors),
+        false => vip,
+    })
 }
 
 fn condition(view: &ServiceView<'_>, answers: &Answers<'_>) -> Condition {
@@ -201,7 +231,7 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
     let ServiceId::Vip { address, .. } = service.id else {
         return None;
     };
-    if view.group.holds_all || view.group.held.contains(&address) {
+    if view.group.holders.has(&address) {
         return None;
     }
     let address = address.to_string();
@@ -233,21 +263,25 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
     if !leaving_out.is_empty() {
         return Some(condition::more_vips(leaving_out, &address, generation));
     }
-    if to_hold.is_none() {
+    let Some(to_hold) = to_hold else {
         return Some(condition::holder_not_named(
             &address,
             &service.group,
             generation,
         ));
-    }
-    let mut not_held = condition::vip_not_held(&address, &service.group, generation);
-    if let Some(holder) = holder
-        && !live.iter().any(|live| live.name == holder)
-    {
-        let _ = write!(
-            not_held.message,
-            ". {holder}, the named holder, is no live director of the group"
-        );
-    }
-    Some(not_held)
+    };
+    let expected = match live.iter().find(|live| live.name == to_hold) {
+        Some(director) => {
+            let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED);
+            let says = programmed.map_or("nothing yet", |programmed| &programmed.message);
+            ExpectedHolder::Live(director.name, says)
+        }
+        None => ExpectedHolder::NotLive(to_hold),
+    };
+    Some(condition::vip_not_held(
+        &address,
+        &service.group,
+        expected,
+        generation,
+    ))
 }

@@ -1,8 +1,8 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     Kind, ObjectKey, Objects, Rejection, Resolved,
-    api::{RealServerStatus, int32},
+    api::{ForwardingMethod, RealServerStatus, ServerInForce, int32},
     condition::{self, ServerHealth, Sight},
 };
 
@@ -13,6 +13,8 @@ use crate::need::Need;
 #[derive(Default)]
 struct Uses<'a> {
     services: usize,
+    ports: BTreeSet<u16>,
+    methods: BTreeSet<ForwardingMethod>,
     /// The groups of the services that check the server's health, without
     /// duplicates.
     checked_by: Vec<&'a Group<'a>>,
@@ -38,6 +40,8 @@ pub(super) fn statuses<'a>(
         for server in &service.servers {
             let uses = uses.entry(&server.object).or_default();
             uses.services += 1;
+            uses.ports.insert(server.port);
+            uses.methods.insert(server.forwarding.method());
             if let Some(checked) = &checked {
                 uses.check(&server.object, checked, group);
             }
@@ -96,6 +100,10 @@ impl<'a> Uses<'a> {
         RealServerStatus {
             conditions,
             virtual_services: Some(int32(self.services)),
+            in_force: (self.services > 0).then(|| ServerInForce {
+                ports: listed(&self.ports),
+                methods: listed(&self.methods),
+            }),
             directors: health
                 .map(|health| health.counts())
                 .filter(|counts| counts.checking > 0),
@@ -121,4 +129,9 @@ impl<'a> Uses<'a> {
         let is_checked = health.counts().checking > 0;
         (is_checked || !is_anybody_there).then_some(health)
     }
+}
+
+fn listed<T: ToString>(all: &BTreeSet<T>) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    all.join(",")
 }

@@ -26,7 +26,7 @@ pub(super) fn status(
         .map_or(0, |stored| stored.generation);
     let service = resolved.services.get(key);
     let rejection = resolved.rejection(Kind::VirtualService, key);
-    let (programmed, directors) = programmed::programmed(&programmed::ServiceView {
+    let programmed = programmed::programmed(&programmed::ServiceView {
         objects,
         resolved,
         key,
@@ -40,7 +40,7 @@ pub(super) fn status(
     let mut conditions = vec![
         accepted(objects, service, rejection, generation),
         resolved_refs(objects, resolved, key, service, generation),
-        programmed,
+        programmed.condition,
     ];
     let ready = condition::service_ready(&conditions, generation);
     let not_ready = match service {
@@ -52,7 +52,8 @@ pub(super) fn status(
     VirtualServiceStatus {
         conditions,
         real_servers: counts,
-        directors: Some(directors),
+        directors: Some(programmed.counts),
+        vip: programmed.vip,
     }
 }
 
@@ -147,10 +148,14 @@ fn real_servers(
         }
     }
     let mark = if unknown > 0 { "?" } else { "" };
+    let summary = match checked {
+        Some(_) => format!("{healthy}/{selected}{mark}"),
+        None => String::new(),
+    };
     RealServerCounts {
         selected: int32(selected),
         healthy: int32(healthy),
         unknown: (unknown > 0).then(|| int32(unknown)),
-        summary: format!("{healthy}/{selected}{mark}"),
+        summary,
     }
 }

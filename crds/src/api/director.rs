@@ -47,35 +47,48 @@ pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
         json_path = ".status.realServers"
     ),
     printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        description = "Whether the kernel is as the objects want it",
-        json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
+        name = "Held",
+        type_ = "integer",
+        description = "Removals that wait for permission",
+        json_path = ".status.removalsHeld"
     ),
     printcolumn(
-        name = "Alive",
+        name = "Ready",
         type_ = "string",
-        description = "Whether the agent renews its Lease",
-        json_path = ".status.conditions[?(@.type==\"Alive\")].status"
+        description = "Whether the director works",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        description = "Why the director works or does not work",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What the director's condition Ready says",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
     ),
     printcolumn(
         name = "Version",
         type_ = "string",
         description = "The agent's version",
-        json_path = ".status.agentVersion"
+        json_path = ".status.agentVersion",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Kernel",
+        type_ = "string",
+        description = "The release of the kernel",
+        json_path = ".status.kernelVersion",
+        priority = 1
     ),
     printcolumn(
         name = "Repairs",
         type_ = "integer",
         description = "The number of kernel entries that the agent has repaired",
         json_path = ".status.repairs.count",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        description = "What the Director's condition Programmed says",
-        json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
         priority = 1
     ),
     printcolumn(
@@ -88,7 +101,7 @@ pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
 pub struct DirectorSpec {}
 
 /// The state of a director's kernel, as the director's agent reports it. The
-/// controller adds the conditions Alive and Reporting.
+/// controller adds the conditions Alive, Reporting and Ready.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorStatus {
@@ -98,6 +111,9 @@ pub struct DirectorStatus {
     /// The version of the agent.
     #[serde(default)]
     pub agent_version: String,
+    /// The release of the director's kernel, from /proc/sys/kernel/osrelease.
+    #[serde(default)]
+    pub kernel_version: String,
     /// The boot ID of the director's machine when the agent wrote this status,
     /// from /proc/sys/kernel/random/boot_id.
     #[serde(default)]
@@ -113,6 +129,9 @@ pub struct DirectorStatus {
     /// real server counts once for each service that contains the server.
     #[serde(default)]
     pub real_servers: i32,
+    /// The number of removals that wait for permission.
+    #[serde(default)]
+    pub removals_held: i32,
     /// The differences between the director's state and the state that the
     /// API's objects ask for. The list is complete, except for the namespaces
     /// in exceptionsOmittedNamespaces.
@@ -167,8 +186,9 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub notices_omitted: i32,
     /// The director's conditions. The agent sets Programmed, RemovalsHeld,
-    /// ProbesWorking and SysctlsApplied; the controller sets Alive and
-    /// Reporting.
+    /// ProbesWorking and SysctlsApplied. The controller sets Alive, Reporting
+    /// and Ready. Ready repeats the first of Alive, Reporting, Programmed,
+    /// RemovalsHeld, ProbesWorking and SysctlsApplied that needs attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AddressPool, Budgets, FirewallMarkRange, rule, sysctl};
+use super::{AddressPool, Budgets, FirewallMarkRange, VipHolder, rule, sysctl};
 use crate::bounds;
 
 /// The common configuration of a set of directors.
@@ -23,8 +23,8 @@ use crate::bounds;
     printcolumn(
         name = "Holder",
         type_ = "string",
-        description = "The Director that holds the VIPs",
-        json_path = ".spec.addresses.holder"
+        description = "The Director that holds the VIPs, or the number of directors that hold VIPs",
+        json_path = ".status.vips.summary"
     ),
     printcolumn(
         name = "Directors",
@@ -45,11 +45,34 @@ use crate::bounds;
         json_path = ".status.virtualServices"
     ),
     printcolumn(
-        name = "Accepted",
+        name = "Programmed",
+        type_ = "integer",
+        description = "Live directors whose kernels are as the objects want them",
+        json_path = ".status.programmedDirectors"
+    ),
+    printcolumn(
+        name = "Held",
+        type_ = "integer",
+        description = "Live directors that hold back removals",
+        json_path = ".status.holdingRemovals"
+    ),
+    printcolumn(
+        name = "Ready",
         type_ = "string",
-        description = "Whether the group is in force as it is now",
-        json_path = ".status.conditions[?(@.type==\"Accepted\")].status",
-        priority = 1
+        description = "Whether the group and all of its directors work",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        description = "Why the group works or does not work",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What the group's condition Ready says",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
     ),
     printcolumn(
         name = "Age",
@@ -247,7 +270,9 @@ pub enum AddressMode {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupStatus {
-    /// The group's conditions. The only condition is Accepted.
+    /// The group's conditions: Accepted and Ready. Ready repeats Accepted if
+    /// Accepted is not True, and otherwise the condition Ready of the first
+    /// director that is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The number of Directors whose status names the group.
@@ -256,6 +281,16 @@ pub struct DirectorGroupStatus {
     /// The number of Directors of the group with a live Lease.
     #[serde(default)]
     pub live_directors: i32,
+    /// The number of live directors whose condition Programmed is True.
+    #[serde(default)]
+    pub programmed_directors: i32,
+    /// The number of live directors that hold back removals.
+    #[serde(default)]
+    pub holding_removals: i32,
+    /// The live directors that hold virtual addresses. The field is absent if
+    /// no accepted service of the group has a virtual address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vips: Option<VipHolder>,
     /// The number of accepted virtual services of the group.
     #[serde(default)]
     pub virtual_services: i32,

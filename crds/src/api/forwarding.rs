@@ -1,3 +1,5 @@
+use std::fmt;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,17 @@ pub enum ForwardingMethod {
     /// answers clients directly.
     #[serde(rename = "TUN")]
     Tun,
+}
+
+/// Writes the method's name: NAT, DR or TUN.
+impl fmt::Display for ForwardingMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "NAT",
+            Self::Dr => "DR",
+            Self::Tun => "TUN",
+        })
+    }
 }
 
 /// The tunnel of method TUN, which adds an outer header to each packet.

@@ -23,6 +23,7 @@ mod real_server;
 mod rule;
 mod selector;
 mod sysctl;
+mod vip_holder;
 mod virtual_service;
 
 pub use availability::*;
@@ -34,6 +35,7 @@ pub use forwarding::*;
 pub use grant::*;
 pub use health_check::*;
 pub use real_server::*;
+pub use vip_holder::*;
 pub use virtual_service::*;
 
 /// Converts a count into the int32 that Kubernetes' API conventions want. A

@@ -28,9 +28,9 @@ use crate::bounds;
     ),
     printcolumn(
         name = "Port",
-        type_ = "integer",
-        description = "The server's port; the service's if empty",
-        json_path = ".spec.port"
+        type_ = "string",
+        description = "The ports that services use",
+        json_path = ".status.inForce.ports"
     ),
     printcolumn(
         name = "Weight",
@@ -41,8 +41,8 @@ use crate::bounds;
     printcolumn(
         name = "Method",
         type_ = "string",
-        description = "How packets reach the server; the service's forwarding if empty",
-        json_path = ".spec.forwarding.method"
+        description = "How packets reach the server",
+        json_path = ".status.inForce.methods"
     ),
     printcolumn(
         name = "Healthy",
@@ -63,17 +63,16 @@ use crate::bounds;
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
     printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What the server's condition Ready says",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
+    printcolumn(
         name = "Services",
         type_ = "integer",
         description = "Virtual services that use the server",
         json_path = ".status.virtualServices",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        description = "What the server's condition Ready says",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
     printcolumn(
@@ -150,6 +149,21 @@ pub struct RealServerStatus {
     /// server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<CheckingDirectors>,
+    /// How the services reach the server. The field is absent if no service
+    /// uses the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<ServerInForce>,
+}
+
+/// How services reach one real server. Each list separates its entries with
+/// commas.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerInForce {
+    /// The ports that services use: "80,443", for example.
+    pub ports: String,
+    /// The forwarding methods that services use: "DR", for example.
+    pub methods: String,
 }
 
 /// How many directors check one real server, and how many find it healthy.

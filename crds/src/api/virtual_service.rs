@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Availability, Forwarding, HealthCheck,
+    Availability, Forwarding, HealthCheck, VipHolder,
     rule::{self, availability, health_check},
     selector::label_selector,
 };
@@ -43,22 +43,22 @@ use crate::bounds;
         json_path = ".spec.vip.port"
     ),
     printcolumn(
-        name = "Proto",
-        type_ = "string",
-        description = "The protocol",
-        json_path = ".spec.vip.protocol"
-    ),
-    printcolumn(
-        name = "Sched",
-        type_ = "string",
-        description = "The scheduler",
-        json_path = ".spec.scheduler"
+        name = "Servers",
+        type_ = "integer",
+        description = "Real servers that the service selects",
+        json_path = ".status.realServers.selected"
     ),
     printcolumn(
         name = "Healthy",
         type_ = "string",
-        description = "Real servers in service, of those that the service selects",
+        description = "Healthy real servers, of those that the service selects; empty without a health check",
         json_path = ".status.realServers.summary"
+    ),
+    printcolumn(
+        name = "Holder",
+        type_ = "string",
+        description = "The Director that holds the virtual address, or the number of holders",
+        json_path = ".status.vip.summary"
     ),
     printcolumn(
         name = "Ready",
@@ -71,6 +71,26 @@ use crate::bounds;
         type_ = "string",
         description = "Why the service works or does not work",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        description = "What the service's condition Ready says",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
+    printcolumn(
+        name = "Proto",
+        type_ = "string",
+        description = "The protocol",
+        json_path = ".spec.vip.protocol",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Sched",
+        type_ = "string",
+        description = "The scheduler",
+        json_path = ".spec.scheduler",
+        priority = 1
     ),
     printcolumn(
         name = "Mark",
@@ -91,13 +111,6 @@ use crate::bounds;
         type_ = "string",
         description = "Directors that have programmed the service, of those alive",
         json_path = ".status.directors.summary",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        description = "What the service's condition Ready says",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
         priority = 1
     ),
     printcolumn(
@@ -381,6 +394,10 @@ pub struct VirtualServiceStatus {
     /// have programmed the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directors: Option<DirectorCounts>,
+    /// The live directors that hold the service's virtual address. The holders
+    /// are absent for a firewall mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip: Option<VipHolder>,
 }
 
 /// How many real servers one virtual service selects, and how many are healthy.
@@ -402,7 +419,8 @@ pub struct RealServerCounts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<i32>,
     /// Text of the form "healthy/selected", followed by a question mark if the
-    /// health of some servers is unknown.
+    /// health of some servers is unknown. The text is empty if the service has
+    /// no health check.
     pub summary: String,
 }
 

@@ -1,6 +1,20 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use std::fmt::{self, Display};
 
-use super::{FALSE, TRUE, UNKNOWN, condition, count, kind, named, reason};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+
+use super::{FALSE, TRUE, UNKNOWN, condition, count, find, kind, named, pending, reason};
+
+/// The conditions that a Director's condition Ready sums up, the most important
+/// first. RemovalsHeld needs attention when it is True, each other one when it
+/// is not.
+const SUMMED_UP: [&str; 6] = [
+    kind::ALIVE,
+    kind::REPORTING,
+    kind::PROGRAMMED,
+    kind::REMOVALS_HELD,
+    kind::PROBES_WORKING,
+    kind::SYSCTLS_APPLIED,
+];
 
 /// A Director's condition Programmed is True: the director's kernel has every
 /// wanted entry.
@@ -29,10 +43,34 @@ pub fn director_not_programmed(
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
+/// How an administrator allows held removals: a command that works on any
+/// machine, because it has a time of its own instead of computing one.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// The name of the DirectorGroup.
+    pub group: &'a str,
+    /// The time of the message. The permission lasts until a full hour, 30 to 90
+    /// minutes later, so the message changes at most once an hour.
+    pub now: Timestamp,
+}
+
+impl Display for Release<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hour = (self.now.as_second() + 1800).div_euclid(3600) + 1;
+        let until = Timestamp::from_second(hour * 3600).unwrap_or(Timestamp::MAX);
+        write!(
+            f,
+            "To allow them: kubectl patch idg {} --type=merge -p \
+             '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"{until}\"}}}}}}'",
+            self.group
+        )
+    }
+}
+
 /// RemovalsHeld of a Director is True: the listed removals wait for permission.
 pub fn removals_held<'a>(
     removals: impl IntoIterator<Item = &'a str>,
-    group: &str,
+    release: Release<'_>,
     generation: i64,
 ) -> Condition {
     let removals: Vec<_> = removals.into_iter().collect();
@@ -40,7 +78,7 @@ pub fn removals_held<'a>(
         kind::REMOVALS_HELD,
         TRUE,
         reason::TOO_MANY_REMOVALS,
-        format!("{}. {}", held(removals), release(group)),
+        format!("{}. {release}", held(removals)),
         generation,
     )
 }
@@ -50,7 +88,7 @@ pub fn removals_held<'a>(
 pub fn missing_objects_held<'a>(
     why: &str,
     removals: impl IntoIterator<Item = &'a str>,
-    group: &str,
+    release: Release<'_>,
     generation: i64,
 ) -> Condition {
     let removals: Vec<_> = removals.into_iter().collect();
@@ -58,7 +96,7 @@ pub fn missing_objects_held<'a>(
         kind::REMOVALS_HELD,
         TRUE,
         reason::OBJECTS_MISSING,
-        format!("{}; {why}. {}", held(removals), release(group)),
+        format!("{}; {why}. {release}", held(removals)),
         generation,
     )
 }
@@ -70,7 +108,7 @@ pub fn every_removal_held<'a>(
     reason: &'static str,
     why: &str,
     removals: impl IntoIterator<Item = &'a str>,
-    group: &str,
+    release: Release<'_>,
     generation: i64,
 ) -> Condition {
     let removals: Vec<_> = removals.into_iter().collect();
@@ -82,10 +120,7 @@ pub fn every_removal_held<'a>(
         kind::REMOVALS_HELD,
         TRUE,
         reason,
-        format!(
-            "Every removal is held: {why}. So far, {held}. {}",
-            release(group)
-        ),
+        format!("Every removal is held: {why}. So far, {held}. {release}"),
         generation,
     )
 }
@@ -95,13 +130,6 @@ fn held(removals: Vec<&str>) -> String {
         "{} held, and still served: {}",
         count(removals.len(), "removal"),
         named(removals)
-    )
-}
-
-fn release(group: &str) -> String {
-    format!(
-        "To allow them: kubectl patch idg {group} --type=merge -p \
-         '{{\"spec\":{{\"removals\":{{\"allowUntil\":\"'$(date -u -d '10 min' +%FT%TZ)'\"}}}}}}'"
     )
 }
 
@@ -245,17 +273,21 @@ pub fn alive(generation: i64) -> Condition {
 /// Alive of a Director is False: the agent has not renewed its Lease for
 /// `seconds`. `last` is the time of the last renewal, if known. The time is
 /// from the agent's own clock.
-pub fn lease_expired(seconds: u64, last: Option<&str>, generation: i64) -> Condition {
-    let last = last.map_or_else(String::new, |last| {
-        format!(". Its last renewal was at {last}")
-    });
+pub fn lease_expired(
+    director: &str,
+    seconds: u64,
+    last: Option<&str>,
+    generation: i64,
+) -> Condition {
+    let last = last.map_or_else(String::new, |last| format!(", the last time at {last}"));
     condition(
         kind::ALIVE,
         FALSE,
         reason::LEASE_EXPIRED,
         format!(
-            "The agent has not renewed its Lease for {seconds} s; its kernel keeps \
-             forwarding, but what it serves now is not known{last}"
+            "The agent has not renewed its Lease for {seconds} s{last}. Its kernel keeps \
+             forwarding, but what it serves now is not known. Look at the agent: kubectl get pods \
+             -A --field-selector spec.nodeName={director}"
         ),
         generation,
     )
@@ -270,7 +302,7 @@ pub fn no_lease(director: &str, generation: i64) -> Condition {
         reason::NO_LEASE,
         format!(
             "The agent has no Lease {director}; its log on that node says why. If the node is no \
-             longer a director, delete the Director"
+             longer a director: kubectl delete idir {director}"
         ),
         generation,
     )
@@ -307,6 +339,84 @@ pub fn reporting_unknown(generation: i64) -> Condition {
         UNKNOWN,
         reason::NOT_ALIVE,
         "The agent does not renew its Lease: see condition Alive",
+        generation,
+    )
+}
+
+/// Ready of a Director repeats the first condition that needs attention of
+/// Alive, Reporting, Programmed, RemovalsHeld, ProbesWorking and
+/// SysctlsApplied. If none does, Ready is True and repeats Programmed's message.
+///
+/// Ready is Unknown while a condition is missing, which a new director has not
+/// reported yet.
+pub fn director_ready(conditions: &[Condition], generation: i64) -> Condition {
+    for kind in SUMMED_UP {
+        let Some(found) = find(conditions, kind) else {
+            return Condition {
+                message: format!("The agent has not reported its condition {kind} yet"),
+                ..pending(kind::READY, generation)
+            };
+        };
+        let is_good = match kind {
+            kind::REMOVALS_HELD => found.status == FALSE,
+            _ => found.status == TRUE,
+        };
+        if !is_good {
+            let status = match found.status.as_str() {
+                UNKNOWN => UNKNOWN,
+                _ => FALSE,
+            };
+            let (reason, message) = (&found.reason, &found.message);
+            return condition(kind::READY, status, reason, message, generation);
+        }
+    }
+    let programmed = find(conditions, kind::PROGRAMMED).map_or("", |found| &found.message);
+    condition(kind::READY, TRUE, reason::READY, programmed, generation)
+}
+
+/// Ready of a DirectorGroup repeats Accepted if the group is not accepted. If a
+/// director of the group is not ready, Ready repeats that director's condition:
+/// `not_ready` has the name and the condition Ready of each such director.
+/// `directors` is the number of all directors of the group.
+pub fn group_ready(
+    accepted: &Condition,
+    not_ready: &[(&str, &Condition)],
+    directors: usize,
+    group: &str,
+    generation: i64,
+) -> Condition {
+    if accepted.status != TRUE {
+        let (reason, message) = (&accepted.reason, &accepted.message);
+        return condition(kind::READY, &accepted.status, reason, message, generation);
+    }
+    if directors == 0 {
+        return condition(
+            kind::READY,
+            FALSE,
+            reason::NO_DIRECTORS,
+            format!("No director is in this group: start an agent with --director-group {group}"),
+            generation,
+        );
+    }
+    // A director that is known not to work comes before one that may not.
+    let is_known = |(_, ready): &&(&str, &Condition)| ready.status == FALSE;
+    let Some((name, first)) = not_ready
+        .iter()
+        .find(is_known)
+        .or_else(|| not_ready.first())
+    else {
+        let message = format!("{} ready", count(directors, "director"));
+        return condition(kind::READY, TRUE, reason::READY, message, generation);
+    };
+    let others = match not_ready.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {} not ready)", count(more, "more director")),
+    };
+    condition(
+        kind::READY,
+        &first.status,
+        &first.reason,
+        format!("Director {name}: {}{others}", first.message),
         generation,
     )
 }

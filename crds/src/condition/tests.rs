@@ -1,3 +1,5 @@
+mod summaries;
+
 use super::*;
 use crate::{
     api::{DirectorException, ServiceBelowMinimum, UnhealthyServer, UnhealthyState},
@@ -258,21 +260,24 @@ fn a_service_below_its_minimum_says_on_which_director_by_how_much_and_what_is_in
         minimum: 2,
         since: Time(at(10)),
     };
-    for (below, others, message) in [
+    for (below, unhealthy, others, message) in [
         (
             below("FailOpen", 1),
+            &["a", "b", "c"][..],
             0,
-            "Director d1: 1 of 4 real servers healthy, 2 needed. FailOpen: every server that is \
-             not drained counts as healthy",
+            "Director d1: 1 of 4 real servers healthy (not a, b, c), 2 needed. FailOpen: every \
+             server that is not drained counts as healthy",
         ),
         (
             below("Reject", 0),
+            &[],
             1,
             "Director d1: 0 of 4 real servers healthy, 2 needed. Reject: new connections are \
              refused. The same on 1 more director",
         ),
         (
             below("SorryServer", 2),
+            &[],
             2,
             "Director d1: 2 of 4 real servers healthy, not enough yet to recover from fewer \
              than 2. SorryServer: new connections go to the sorry server. The same on 2 more \
@@ -280,11 +285,12 @@ fn a_service_below_its_minimum_says_on_which_director_by_how_much_and_what_is_in
         ),
         (
             below("Pray", 0),
+            &[],
             0,
             "Director d1: 0 of 4 real servers healthy, 2 needed. Pray",
         ),
     ] {
-        let condition = below_minimum("d1", &below, others, 1);
+        let condition = below_minimum("d1", &below, unhealthy, others, 1);
         assert_eq!(
             (condition.status.as_str(), condition.reason.as_str()),
             (FALSE, reason::BELOW_MINIMUM)

@@ -224,17 +224,36 @@ pub fn no_directors(group: &str, generation: i64) -> Condition {
     )
 }
 
+/// The director that should hold a VIP that no director holds.
+#[derive(Clone, Copy, Debug)]
+pub enum ExpectedHolder<'a> {
+    /// A live director, and the message of its condition Programmed.
+    Live(&'a str, &'a str),
+    /// The named holder is no live director of the group.
+    NotLive(&'a str),
+}
+
 /// Programmed is False: the kernels hold the service, but no director holds the
 /// VIP.
-pub fn vip_not_held(address: &str, group: &str, generation: i64) -> Condition {
+pub fn vip_not_held(
+    address: &str,
+    group: &str,
+    expected: ExpectedHolder<'_>,
+    generation: i64,
+) -> Condition {
+    let why = match expected {
+        ExpectedHolder::Live(director, says) => format!("Director {director} says: {says}"),
+        ExpectedHolder::NotLive(director) => format!(
+            "{director}, the named holder, is no live director of the group: start its agent, or \
+             name another one: kubectl patch idg {group} --type=merge -p \
+             '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
+        ),
+    };
     condition(
         kind::PROGRAMMED,
         FALSE,
         reason::VIP_NOT_HELD,
-        format!(
-            "No director of group {group} holds {address}; the status of the director that \
-             DirectorGroup {group} names in spec.addresses.holder says why"
-        ),
+        format!("No director of group {group} holds {address}. {why}"),
         generation,
     )
 }
@@ -314,11 +333,13 @@ pub fn no_weight(servers: i32, generation: i64) -> Condition {
 }
 
 /// Ready is False: a director has fewer healthy servers than the service's
-/// minimum, and applies the service's `belowMinimum` action. `others` is the
+/// minimum, and applies the service's `belowMinimum` action. `unhealthy` are the
+/// names of the servers that the director reports unhealthy. `others` is the
 /// number of other directors with too few healthy servers.
 pub fn below_minimum(
     director: &str,
     below: &ServiceBelowMinimum,
+    unhealthy: &[&str],
     others: usize,
     generation: i64,
 ) -> Condition {
@@ -342,8 +363,12 @@ pub fn below_minimum(
         // controller does not know.
         _ => "",
     };
+    let not_healthy = match unhealthy {
+        [] => String::new(),
+        names => format!(" (not {})", named(names.iter().copied())),
+    };
     let mut message = format!(
-        "Director {director}: {healthy} of {total} real servers healthy, {needed}. \
+        "Director {director}: {healthy} of {total} real servers healthy{not_healthy}, {needed}. \
          {action}{in_force}"
     );
     if others > 0 {

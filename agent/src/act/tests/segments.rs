@@ -1,8 +1,15 @@
 //! Tests of virtual addresses on Ethernet segments.
 
+use crds::condition::Release;
+use jiff::Timestamp;
+
 use super::*;
 use crate::{claim::machine::Order, event::claims::Verdict, host::interface::Card};
 
+const RELEASE: Release<'static> = Release {
+    group: "default",
+    now: Timestamp::UNIX_EPOCH,
+};
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const OTHER: Mac = Mac([2, 0, 0, 0, 0, 7]);
 
@@ -93,7 +100,7 @@ fn a_vip_that_another_host_has_is_not_added_and_that_host_is_named() {
     let theirs = vec![ip("198.51.100.1")];
     assert_eq!(outcome.missing[&ip(WEB)], Missing::Taken(OTHER, theirs));
     assert!(world.interfaces_with(ip(WEB)).is_empty());
-    let oddities: Vec<_> = crate::tell::report::oddities(&outcome, &[], &web(), None, "default")
+    let oddities: Vec<_> = crate::tell::report::oddities(&outcome, &[], &web(), None, RELEASE)
         .into_iter()
         .collect();
     let [said] = oddities.as_slice() else {
@@ -260,7 +267,7 @@ fn in_mode_manual_a_vip_stays_and_leaves_when_another_host_answers_for_it() {
     assert_eq!(outcome.vips[&ip(WEB)], "eth0");
     assert_eq!(outcome.kept[&ip(WEB)], Stay::Manual);
     assert_eq!(agent.orders(), [(ip(WEB), Order::Watch(card()))]);
-    let oddities = crate::tell::report::oddities(&outcome, &[], &web(), None, "default");
+    let oddities = crate::tell::report::oddities(&outcome, &[], &web(), None, RELEASE);
     let said = oddities.first().expect("what stays is listed");
     let said = &said.text;
     assert!(said.contains("192.0.2.10 stays on eth0"), "{said}");

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use crds::api::{
-    Director, DirectorGroupMember, DirectorGroupMemberSpec, DirectorSpec, DirectorStatus,
+    Director, DirectorGroupMember, DirectorGroupMemberSpec, DirectorSpec, DirectorStatus, Repairs,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
@@ -43,24 +43,36 @@ impl<'a> DirectorWriter<'a> {
     }
 
     /// Creates the Director if there is none, and writes the director's group
-    /// into the status.
+    /// and the versions of this run into the status.
     pub(super) async fn register(&self) -> Result<Registered, kube::Error> {
         let object = Director::new(&self.identity.name, DirectorSpec::default());
         let existing = apply(&self.directors, &object).await?;
         let mut status = existing.status.unwrap_or_default();
-        let Identity { group, boot_id, .. } = self.identity;
-        if status.director_group_name != *group || status.boot_id != *boot_id {
-            status = DirectorStatus {
-                director_group_name: group.clone(),
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                boot_id: boot_id.clone(),
-                ..DirectorStatus::default()
-            };
-            self.write_status(&status).await?;
-        }
         status
             .conditions
             .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
+        let Identity {
+            group,
+            boot_id,
+            kernel,
+            ..
+        } = self.identity;
+        let is_outdated = status.director_group_name != *group || status.boot_id != *boot_id;
+        let before = match is_outdated {
+            true => DirectorStatus::default(),
+            false => without_findings(status.clone()),
+        };
+        let registered = DirectorStatus {
+            director_group_name: group.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_version: kernel.clone(),
+            boot_id: boot_id.clone(),
+            ..before
+        };
+        if registered != status {
+            status = registered;
+            self.write_status(&status).await?;
+        }
         Ok(Registered {
             status,
             generation: existing.metadata.generation.unwrap_or_default(),
@@ -118,6 +130,18 @@ impl<'a> DirectorWriter<'a> {
             ..OwnerReference::default()
         }]);
         apply(&self.members, &member).await.map(drop)
+    }
+}
+
+/// Returns the status of the agent's previous run without what that run found.
+/// What the kernel holds stays in the status until the first round.
+fn without_findings(status: DirectorStatus) -> DirectorStatus {
+    DirectorStatus {
+        removals_held: 0,
+        repairs: Repairs::default(),
+        notices: Vec::new(),
+        notices_omitted: 0,
+        ..status
     }
 }
 

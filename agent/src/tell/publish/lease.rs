@@ -209,6 +209,7 @@ mod tests {
             name: "a".to_owned(),
             group: "default".to_owned(),
             boot_id: "this boot".to_owned(),
+            kernel: "6.1.0".to_owned(),
             lease_namespace: lease_namespace.to_owned(),
         };
         let (_told, refused) = watch::channel(None);

@@ -82,6 +82,7 @@ fn identity() -> Identity {
         name: "a".to_owned(),
         group: "default".to_owned(),
         boot_id: "this boot".to_owned(),
+        kernel: "6.1.0".to_owned(),
         lease_namespace: "ipvs-operator".to_owned(),
     }
 }

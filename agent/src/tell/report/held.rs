@@ -1,6 +1,6 @@
 //! The condition RemovalsHeld of a Director.
 
-use crds::condition;
+use crds::condition::{self, Release};
 use ipvs::Op;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -12,13 +12,19 @@ use crate::decide::{caution::Hold, permission::Doubt};
 pub(super) fn removals_held(
     held: &[Op],
     hold: Option<&Hold>,
-    group: &str,
+    release: Release<'_>,
     generation: i64,
 ) -> Condition {
     let held: Vec<_> = held.iter().map(Op::to_string).collect();
     let names = held.iter().map(String::as_str);
     let all = |hold: &Hold, reason| {
-        condition::every_removal_held(reason, &hold.to_string(), names.clone(), group, generation)
+        condition::every_removal_held(
+            reason,
+            &hold.to_string(),
+            names.clone(),
+            release,
+            generation,
+        )
     };
     match hold {
         Some(hold @ Hold::OtherCluster { .. }) => all(hold, condition::reason::OTHER_CLUSTER),
@@ -27,9 +33,9 @@ pub(super) fn removals_held(
         _ if held.is_empty() => condition::no_removals_held(generation),
         Some(Hold::Missing(missing)) => {
             let why = missing.to_string();
-            condition::missing_objects_held(&why, names, group, generation)
+            condition::missing_objects_held(&why, names, release, generation)
         }
-        None => condition::removals_held(names, group, generation),
+        None => condition::removals_held(names, release, generation),
     }
 }
 

@@ -38,19 +38,21 @@ fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
             return published;
         }
         for letter in due {
-            let event = kubernetes_event::of_letter(&letter).map(|made| {
-                let event = made.event;
-                format!(
-                    "{:?} {}: {}",
-                    event.type_,
-                    event.reason,
-                    event.note.unwrap()
-                )
-            });
+            let events = kubernetes_event::of_letter(&letter)
+                .into_iter()
+                .map(|made| {
+                    let event = made.event;
+                    format!(
+                        "{:?} {}: {}",
+                        event.type_,
+                        event.reason,
+                        event.note.unwrap()
+                    )
+                });
             published.push(Published {
                 subject: letter.id.subject,
                 difference: letter.difference,
-                events: event.into_iter().collect(),
+                events: events.collect(),
             });
             outbox.done(&letter.id, Outcome::Written, scene.now);
             scene.world.wrote(&letter.id, letter.status);
@@ -143,8 +145,8 @@ fn each_change_of_health_is_one_event_with_the_words() {
     assert_eq!(
         events(&mut scene),
         [
-            "Warning BelowMinimum: Director d1: 1 of 4 real servers healthy, 2 needed. FailOpen: \
-             every server that is not drained counts as healthy"
+            "Warning BelowMinimum: Director d1: 1 of 4 real servers healthy (not a), 2 needed. \
+             FailOpen: every server that is not drained counts as healthy"
         ]
     );
     for director in ["d1", "d2"] {

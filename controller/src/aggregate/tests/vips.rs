@@ -51,7 +51,10 @@ fn a_holder_that_is_no_live_director_is_named() {
     let said = scene.says(kind::READY);
     assert!(said.starts_with("False/VipNotHeld: "), "{said}");
     assert!(
-        said.ends_with("d9, the named holder, is no live director of the group"),
+        said.contains(
+            "d9, the named holder, is no live director of the group: start its agent, or name \
+             another one: kubectl patch idg default"
+        ),
         "{said}"
     );
 }

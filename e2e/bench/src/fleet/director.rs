@@ -118,6 +118,7 @@ impl Director {
             name: self.0.name.clone(),
             group: GROUP.to_owned(),
             boot_id: "fleet".to_owned(),
+            kernel: "6.1.0".to_owned(),
             lease_namespace: NAMESPACE.to_owned(),
         };
         let shared = self.0.shared.clone();
