@@ -34,9 +34,19 @@ impl Selector {
             && self.requirements.iter().all(|it| it.matches(labels))
     }
 
-    /// Returns the labels that a selected object must have, with their values.
-    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.iter()
+    /// Returns what each selected object must have: for each entry, a label with
+    /// one of the values, or with any value if the entry has no values. The
+    /// operators NotIn and DoesNotExist have no entry.
+    pub fn musts(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        let labels = self.labels.iter().map(|(key, value)| (key, vec![value]));
+        let required = self.requirements.iter().filter_map(|it| match it {
+            Requirement::In(key, values) => {
+                Some((&**key, values.iter().map(String::as_str).collect()))
+            }
+            Requirement::Exists(key) => Some((&**key, Vec::new())),
+            Requirement::NotIn(..) | Requirement::DoesNotExist(_) => None,
+        });
+        labels.chain(required)
     }
 
     pub(super) fn check(raw: &LabelSelector) -> Result<Self, Rejection> {

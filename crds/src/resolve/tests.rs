@@ -328,13 +328,23 @@ fn a_loser_of_a_conflict_is_not_said_to_be_in_force() {
 }
 
 #[test]
-fn services_look_only_at_servers_with_one_of_their_labels() {
+fn services_look_only_at_servers_with_one_of_their_labels_however_the_selector_is_written() {
     let mut all = Vec::new();
     for number in 0..300_u32 {
         let app = format!("app-{number}");
         all.push(service(&app).with("spec.vip.port", number + 1).with(
             "spec.realServerSelector",
-            json!({"matchLabels": {"app": app, "tier": "web"}}),
+            match number % 3 {
+                0 => json!({"matchLabels": {"app": app, "tier": "web"}}),
+                1 => json!({"matchExpressions": [
+                    {"key": "tier", "operator": "Exists"},
+                    {"key": "app", "operator": "In", "values": [app, "none"]},
+                ]}),
+                _ => json!({
+                    "matchLabels": {"tier": "web"},
+                    "matchExpressions": [{"key": app, "operator": "Exists"}],
+                }),
+            },
         ));
         for copy in 0..2 {
             all.push(
@@ -342,7 +352,10 @@ fn services_look_only_at_servers_with_one_of_their_labels() {
                     &format!("{app}-{copy}"),
                     &format!("10.1.{}.{}", number % 250, 2 * (number / 250) + copy),
                 )
-                .with("metadata.labels", json!({"app": app, "tier": "web"})),
+                .with(
+                    "metadata.labels",
+                    json!({"app": app, "tier": "web", &*app: "yes"}),
+                ),
             );
         }
     }
