@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueHint};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Writes one director's IPVS table, holds its virtual addresses, and reports
@@ -24,6 +24,7 @@ pub struct Args {
     #[arg(
         long,
         env = "IPVS_DIRECTOR_GROUP",
+        global = true,
         value_name = "NAME",
         default_value = "default"
     )]
@@ -114,8 +115,21 @@ pub struct Args {
 }
 
 /// The commands that can run instead of the agent.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Check a folder of manifests, as --manifests would read it. Prints file,
+    /// line and remedy of each mistake, and fails if there is one: run this
+    /// command before you copy manifests to a director, for example in CI. The
+    /// command needs no IPVS, no rights and no API server. A field that the
+    /// agent does not know is a mistake, because it is probably misspelt.
+    Check {
+        /// Folder with YAML files.
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Take this host out of service: release the virtual addresses, remove the
     /// agent's services from the kernel, and restore every sysctl. Stop the
     /// agent first. Run this command on a node that leaves the cluster, and
@@ -137,6 +151,15 @@ pub enum Command {
         /// Shell to write the script for.
         shell: Shell,
     },
+}
+
+/// The formats of a command's output.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    /// Text for people.
+    Text,
+    /// JSON for scripts.
+    Json,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::IsTerminal,
+    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use agent::{
-    args::{Args, Command},
+    args::{Args, Command, Output},
     claim::{self, Orders},
     clock::{Clock, local_daytime, uptime},
     director::{Loop, World},
@@ -73,10 +74,19 @@ const RETRY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(Command::Completion { shell }) = args.command {
-        let mut command = Args::command();
-        clap_complete::generate(shell, &mut command, "ipvs-agent", &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+    match &args.command {
+        Some(Command::Completion { shell }) => {
+            let mut command = Args::command();
+            clap_complete::generate(*shell, &mut command, "ipvs-agent", &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Check { folder, output }) => {
+            return check(folder, &args.director_group, *output).unwrap_or_else(|error| {
+                eprintln!("ipvs-agent: {error:#}");
+                ExitCode::FAILURE
+            });
+        }
+        _ => {}
     }
     tracing_subscriber::fmt()
         .with_env_filter(&args.log)
@@ -84,8 +94,8 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_writer(std::io::stderr)
         .init();
-    let result = match args.command {
-        Some(Command::Undo { wait }) => take_out_of_service(&args, wait),
+    let result = match &args.command {
+        Some(Command::Undo { wait }) => take_out_of_service(&args, *wait),
         _ => run(&args),
     };
     match result {
@@ -95,6 +105,27 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Checks a folder of manifests, and prints every mistake.
+fn check(folder: &Path, group: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let checked = manifests::check(folder, group)
+        .with_context(|| format!("cannot read the manifests in {}", folder.display()))?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&checked)?),
+        Output::Text => {
+            for mistake in &checked.mistakes {
+                println!("{mistake}");
+            }
+            eprintln!(
+                "{}: {} objects, {} mistakes",
+                folder.display(),
+                checked.objects,
+                checked.mistakes.len()
+            );
+        }
+    }
+    Ok(ExitCode::from(u8::from(!checked.mistakes.is_empty())))
 }
 
 fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {

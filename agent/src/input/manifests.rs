@@ -1,6 +1,7 @@
 //! Reads objects from a folder of YAML files, like a kubelet's static pods.
 //! With a folder of manifests, a director works without a Kubernetes API.
 
+mod check;
 mod file;
 mod yaml;
 
@@ -20,6 +21,7 @@ use crds::{
 };
 use kube::{Resource, core::object::HasSpec};
 
+pub use self::check::{Checked, Mistake, check};
 use self::file::{Document, Object, identify, parse};
 use super::Input;
 use crate::{
