@@ -14,6 +14,7 @@ use kube::{
 
 use crate::{
     outbox::Letter,
+    ration::LeftOut,
     status::{Status, Subject},
 };
 
@@ -34,6 +35,8 @@ pub struct KubernetesEvent {
 
 /// The reason of the Event that reports a new holder of a virtual address.
 const VIP_MOVED: &str = "VipMoved";
+/// The reason of the Event that stands for others.
+const LEFT_OUT: &str = "EventsLeftOut";
 
 /// Returns the Events about a status that was just written: one for each
 /// condition that changed in a way that is worth an Event, and one for a virtual
@@ -75,6 +78,29 @@ pub fn of_letter(letter: &Letter) -> Vec<KubernetesEvent> {
         events.extend(old.and_then(|(old, new)| unhealthy_elsewhere(old, new, ready, about)));
     }
     events
+}
+
+/// Returns the Event that tells how many Events of a namespace were left out.
+pub fn of_left_out(left_out: LeftOut) -> KubernetesEvent {
+    let LeftOut { count, about, .. } = left_out;
+    let objects = match &about.namespace {
+        Some(namespace) => format!("ivs,irs -n {namespace}"),
+        None => "idg,idir".to_owned(),
+    };
+    KubernetesEvent {
+        event: Event {
+            type_: EventType::Normal,
+            reason: LEFT_OUT.to_owned(),
+            note: Some(format!(
+                "{count} more changes of conditions made no Event, because there were too many: \
+                 kubectl get {objects}"
+            )),
+            action: LEFT_OUT.to_owned(),
+            secondary: None,
+        },
+        about,
+        is_minor: false,
+    }
 }
 
 /// Returns the Event about virtual addresses that moved from one director to

@@ -2,7 +2,12 @@
 //! among namespaces. Events can be left out, because the complete state is in
 //! the conditions.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::{bucket::Bucket, liveness::Time};
 
@@ -18,21 +23,37 @@ const OWN_PAUSE: Duration = Duration::from_secs(10);
 const SHARED_BURST: u32 = 50;
 const SHARED_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long the Events that a namespace may not make are counted, before one
+/// Event tells their number.
+const COUNTED_FOR: Duration = Duration::from_secs(60);
+
 /// Limits how often Events are made. This type reads no clock: callers pass the
 /// time as `now`.
 #[derive(Debug, Default)]
 pub struct Ration {
     own: HashMap<String, Bucket>,
     shared: Bucket,
-    left_out: u32,
+    /// The Events that were left out, by namespace.
+    left_out: BTreeMap<String, LeftOut>,
+}
+
+/// The Events of a namespace that were left out, and are not told yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeftOut {
+    /// The number of Events.
+    pub count: u32,
+    /// The object of the last Event.
+    pub about: ObjectReference,
+    since: Time,
 }
 
 impl Ration {
-    /// Whether an Event about an object of the namespace may be made now.
-    /// Cluster-scoped objects have the empty namespace. If the call returns
-    /// true, the Event counts towards the limits. If the call returns false,
-    /// the Event counts as left out.
-    pub fn take(&mut self, namespace: &str, is_minor: bool, now: Time) -> bool {
+    /// Whether an Event about an object may be made now. If the call returns
+    /// true, the Event counts towards the limits of the object's namespace; all
+    /// cluster-scoped objects share one. If the call returns false, the Event
+    /// counts as left out.
+    pub fn take(&mut self, about: &ObjectReference, is_minor: bool, now: Time) -> bool {
+        let namespace = about.namespace.as_deref().unwrap_or_default();
         let burst = if is_minor {
             SHARED_BURST / 2
         } else {
@@ -41,7 +62,14 @@ impl Ration {
         let may_be_made = self.shared.take(burst, SHARED_PAUSE, now)
             || (!is_minor && self.take_own(namespace, now));
         if !may_be_made {
-            self.left_out += 1;
+            let left_out = self.left_out.entry(namespace.to_owned());
+            let left_out = left_out.or_insert_with(|| LeftOut {
+                count: 0,
+                about: about.clone(),
+                since: now,
+            });
+            left_out.count += 1;
+            left_out.about.clone_from(about);
         }
         may_be_made
     }
@@ -54,9 +82,18 @@ impl Ration {
         own.take(OWN_BURST, OWN_PAUSE, now)
     }
 
-    /// The number of Events left out since the last call.
-    pub fn left_out(&mut self) -> u32 {
-        std::mem::take(&mut self.left_out)
+    /// Returns the Events that were left out and are to be told now, one entry
+    /// for each namespace and minute.
+    pub fn to_tell(&mut self, now: Time) -> Vec<LeftOut> {
+        let mut due = Vec::new();
+        self.left_out.retain(|_, left_out| {
+            let is_due = now >= left_out.since + COUNTED_FOR;
+            if is_due {
+                due.push(left_out.clone());
+            }
+            !is_due
+        });
+        due
     }
 }
 
@@ -66,19 +103,35 @@ mod tests {
 
     const NOW: Time = Duration::from_secs(1);
 
+    fn object(namespace: &str) -> ObjectReference {
+        ObjectReference {
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+            ..ObjectReference::default()
+        }
+    }
+
     fn made(ration: &mut Ration, namespace: &str, is_minor: bool, now: Time) -> usize {
+        let about = object(namespace);
         (0..1000)
-            .filter(|_| ration.take(namespace, is_minor, now))
+            .filter(|_| ration.take(&about, is_minor, now))
             .count()
     }
 
     #[test]
-    fn events_are_rationed_and_those_left_out_are_counted() {
+    fn events_are_rationed_and_those_left_out_are_told_by_one_after_a_minute() {
         let mut ration = Ration::default();
         assert_eq!(made(&mut ration, "shop", false, NOW), 60);
-        assert_eq!(ration.left_out(), 940);
-        assert!(!ration.take("shop", false, NOW));
-        assert!(ration.take("shop", false, NOW + SHARED_PAUSE));
+        assert!(!ration.take(&object("shop"), false, NOW));
+        assert!(ration.take(&object("shop"), false, NOW + SHARED_PAUSE));
+        let told = |ration: &mut Ration, now| {
+            let told = ration.to_tell(now).into_iter();
+            let told = told.map(|left_out| (left_out.about.namespace, left_out.count));
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut ration, NOW + COUNTED_FOR / 2), []);
+        let shop = Some("shop".to_owned());
+        assert_eq!(told(&mut ration, NOW + COUNTED_FOR), [(shop, 941)]);
+        assert_eq!(told(&mut ration, NOW + 2 * COUNTED_FOR), []);
     }
 
     #[test]

@@ -240,6 +240,9 @@ impl Controller {
             for flip in flips {
                 self.make_event(flip.event(), now);
             }
+            for left_out in self.ration.to_tell(now) {
+                self.publish_event(kubernetes_event::of_left_out(left_out));
+            }
         }
     }
 
@@ -309,16 +312,13 @@ impl Controller {
     }
 
     fn make_event(&mut self, event: KubernetesEvent, now: Time) {
-        let namespace = event.about.namespace.as_deref().unwrap_or_default();
-        if !self.ration.take(namespace, event.is_minor, now) {
-            return;
+        if self.ration.take(&event.about, event.is_minor, now) {
+            self.publish_event(event);
         }
-        let left_out = self.ration.left_out();
-        if left_out > 0 {
-            info!(
-                "{left_out} Kubernetes Events were left out: too many conditions changed at once"
-            );
-        }
+    }
+
+    /// Makes an Event, whatever the limits are.
+    fn publish_event(&mut self, event: KubernetesEvent) {
         while self.kubernetes_events.try_join_next().is_some() {}
         let recorder = self.recorder.clone();
         self.kubernetes_events.spawn(async move {
