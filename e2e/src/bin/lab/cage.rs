@@ -17,7 +17,6 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::{Run, outside, tools};
 
@@ -38,7 +37,9 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     if !geteuid().is_root() {
         return again_with_sudo();
     }
-    let kernel = run.kernel.unwrap_or_else(Kind::of_this_machine);
+    let kernel = run
+        .kernel
+        .unwrap_or_else(|| tools::kernel_for(&run.program));
     tools::check(kernel, run.api_server)?;
 
     let signals = Signals::block()?;

@@ -10,7 +10,7 @@ lab=/run/ipvs-lab
 # All that differs between the machines: how the lab's folder is shared, the
 # name of the card, and where the program's output goes.
 case $LAB_KERNEL in
-uml)
+uml*)
     share=(-t hostfs -o "$lab" none)
     card=vec0
     output() { echo /dev/tty1; }

@@ -10,18 +10,28 @@ use e2e::host::{ip_here, run_here};
 use e2e::layout::{GUEST, HOST_SIDE, MANAGEMENT_NETWORK, file};
 
 use crate::boot::{MEMORY, TAP, prepare_boot};
-use crate::kind::{Kind, UML_LIBRARY};
-use crate::{qemu, tools};
+use crate::kind::{Kind, UML, UML_LIBRARY, UML_MODULES};
+use crate::qemu;
+use crate::tools::built;
 
 /// The folder in which Debian's package installs the modules of user-mode
 /// Linux.
-const UML_MODULES: &str = "/usr/lib/uml/modules";
+const PACKAGED_MODULES: &str = "/usr/lib/uml/modules";
 
 /// Creates the network link to the guest and starts the guest. The standard
 /// error of the returned process is the output of the guest's program.
 pub(crate) fn start(kind: Kind) -> Result<Child> {
     let mut machine = match kind {
-        Kind::Uml => uml()?,
+        Kind::Uml => {
+            let mut machine = uml(&built(UML), &built(UML_MODULES))?;
+            machine.arg("seccomp=on");
+            machine
+        }
+        Kind::UmlPackaged => {
+            let mut machine = uml(Path::new("linux.uml"), Path::new(PACKAGED_MODULES))?;
+            machine.env("LD_PRELOAD", built(UML_LIBRARY));
+            machine
+        }
         Kind::Qemu => qemu::machine()?,
         Kind::Host => namespace()?,
     };
@@ -36,11 +46,11 @@ pub(crate) fn start(kind: Kind) -> Result<Child> {
         .with_context(|| format!("starting {}", kind.description()))
 }
 
-fn uml() -> Result<Command> {
-    let init = prepare_boot(Path::new(UML_MODULES))?;
+fn uml(program: &Path, modules: &Path) -> Result<Command> {
+    let init = prepare_boot(modules)?;
     let scratch = file("uml");
     fs::create_dir_all(&scratch)?;
-    let mut machine = Command::new("linux.uml");
+    let mut machine = Command::new(program);
     machine
         .arg(format!("mem={MEMORY}M"))
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
@@ -59,7 +69,6 @@ fn uml() -> Result<Command> {
         // User-mode Linux puts the file with the guest's memory into TMPDIR.
         // /dev/shm would be too small in containers.
         .env("TMPDIR", &scratch)
-        .env("LD_PRELOAD", tools::built(UML_LIBRARY))
         .stdout(File::create(file("logs/kernel.log"))?);
     Ok(machine)
 }

@@ -64,7 +64,7 @@ struct Run {
     api_server: bool,
 
     /// The kernel to run the program on [default: host if its kernel has ip_vs,
-    /// else uml]
+    /// else uml, and uml-packaged for tests that need iptables]
     #[arg(long, env = "LAB_KERNEL")]
     kernel: Option<kind::Kind>,
 

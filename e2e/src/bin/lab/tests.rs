@@ -17,6 +17,7 @@ use crate::cage::prepare_root;
 use crate::kind::Kind;
 use crate::signals::Signals;
 use crate::test_binaries::{self, TestBinary, workspace};
+use crate::tools::kernel_for;
 
 #[derive(Args)]
 pub(crate) struct Tests {
@@ -26,7 +27,7 @@ pub(crate) struct Tests {
     jobs: Option<u16>,
 
     /// The kernel to run the tests on [default: host if its kernel has ip_vs,
-    /// else uml]
+    /// else uml, and uml-packaged for tests that need iptables]
     #[arg(long, env = "LAB_KERNEL")]
     kernel: Option<Kind>,
 
@@ -65,14 +66,14 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
         .context("Cargo's folder has one around it")?
         .join("lab");
     prepare_root()?;
-    let kernel = tests.kernel.unwrap_or_else(Kind::of_this_machine);
-    let jobs = match (tests.jobs, kernel) {
-        (Some(jobs), _) => jobs.into(),
-        (None, Kind::Host) => 1,
-        (None, _) => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
-    };
-    let mut queue = queue(&binaries, kernel, tests.kernel.is_none())?;
+    let mut queue = queue(&binaries, tests.kernel)?;
     let total = queue.len();
+    let is_shared = queue.iter().any(|job| job.kernel == Kind::Host);
+    let jobs = match tests.jobs {
+        Some(jobs) => jobs.into(),
+        None if is_shared => 1,
+        None => labs_at_once(available_parallelism()?.get(), free_mebibytes()?),
+    };
     say(&format!(
         "{total} labs, {jobs} at once; the output of each comes when it has ended"
     ));
@@ -120,17 +121,14 @@ struct Job<'a> {
     is_second: bool,
 }
 
-/// Returns the jobs of all test binaries, the longest first. If
-/// `is_second_wanted` is true, some test binaries also get a job on the second
-/// kernel.
-fn queue(
-    binaries: &[TestBinary],
-    kernel: Kind,
-    is_second_wanted: bool,
-) -> Result<VecDeque<Job<'_>>> {
+/// Returns the jobs of all test binaries, the longest first. All jobs run on
+/// `chosen`, if the user has chosen a kernel. Otherwise each test binary runs on the
+/// kernel that suits it, and some get a job on the second kernel as well.
+fn queue(binaries: &[TestBinary], chosen: Option<Kind>) -> Result<VecDeque<Job<'_>>> {
     let mut jobs = Vec::new();
     for binary in binaries {
         let tests = binary.tests()?;
+        let kernel = chosen.unwrap_or_else(|| kernel_for(&binary.program));
         let shares = shares(&binary.name, &tests).into_iter();
         jobs.extend(shares.map(|share| Job {
             binary,
@@ -138,7 +136,7 @@ fn queue(
             kernel,
             is_second: false,
         }));
-        if let Some(share) = second_kernel(&binary.name, &tests).filter(|_| is_second_wanted) {
+        if let Some(share) = second_kernel(&binary.name, &tests).filter(|_| chosen.is_none()) {
             jobs.push(Job {
                 binary,
                 share,

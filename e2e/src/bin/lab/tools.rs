@@ -1,11 +1,14 @@
-//! Finds the programs and files that the lab needs.
+//! Finds the programs and files that the lab needs, and chooses its kernel.
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, bail};
+use e2e::host::run_here;
+use e2e::suite::needs_packaged_kernel;
 
-use crate::kind::Kind;
+use crate::kind::{Kind, UML};
 
 /// The programs from Debian packages that every lab needs.
 const ALWAYS: [&str; 6] = [
@@ -16,6 +19,22 @@ const ALWAYS: [&str; 6] = [
     "strace",
     "tcpdump",
 ];
+
+/// Returns the kernel on which `program`, such as a test binary, runs on this
+/// machine. That is this machine's own kernel if it has IPVS, because it is the
+/// fastest and uses all processors. Otherwise it is user-mode Linux: the newer
+/// one, if it is there and the program does not need the packaged one.
+pub(crate) fn kernel_for(program: &Path) -> Kind {
+    let has_ipvs = || Path::new("/proc/net/ip_vs").exists();
+    let load = || run_here(Command::new("modprobe").args(["-q", "ip_vs"])).is_ok();
+    if has_ipvs() || (load() && has_ipvs()) {
+        Kind::Host
+    } else if needs_packaged_kernel(program) || !built(UML).exists() {
+        Kind::UmlPackaged
+    } else {
+        Kind::Uml
+    }
+}
 
 /// Checks that all programs and files that a run needs exist. If something is
 /// missing, the error names the command that installs it.
