@@ -145,7 +145,7 @@ impl ApiServer {
     fn etcd(&self) -> Command {
         let port = self.etcd_port();
         let clients = format!("http://127.0.0.1:{port}");
-        let mut command = Command::new(built("server"));
+        let mut command = in_go(built("server"));
         command.args([
             "--unsafe-no-fsync",
             "--log-level=warn",
@@ -158,7 +158,7 @@ impl ApiServer {
     }
 
     fn server(&self) -> Command {
-        let mut command = Command::new(built("kube-apiserver"));
+        let mut command = in_go(built("kube-apiserver"));
         command.args([
             &format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port()),
             &format!("--bind-address={HOST_SIDE}"),
@@ -179,6 +179,15 @@ impl ApiServer {
     }
 }
 
+/// Returns a command for a program written in Go. The program collects garbage
+/// less often than by default, because the lab has more memory than processor
+/// time.
+fn in_go(program: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.env("GOGC", "400");
+    command
+}
+
 /// Replaces `folder`, which need not exist, by a copy of the folder `by`.
 fn replace(folder: &Path, by: &Path) -> Result<()> {
     if folder.exists() {
@@ -191,7 +200,7 @@ fn replace(folder: &Path, by: &Path) -> Result<()> {
 /// Returns a command for a program that connects to an API server as
 /// administrator.
 pub(crate) fn administrator(of: Which, program: &str) -> Command {
-    let mut command = Command::new(built(program));
+    let mut command = in_go(built(program));
     // Programs such as kubectl keep caches in HOME, so HOME is a folder that is
     // removed with the lab.
     command
