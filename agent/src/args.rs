@@ -117,6 +117,15 @@ pub struct Args {
 /// The commands that can run instead of the agent.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Show what the agent on this host sees: the conditions, the virtual
+    /// addresses, what is wrong and what to do. The command asks the agent over
+    /// the socket agent.sock in --state-dir, and works without an API server. It
+    /// fails if no agent answers.
+    Status {
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Check a folder of manifests, as --manifests would read it. Prints file,
     /// line and remedy of each mistake, and fails if there is one: run this
     /// command before you copy manifests to a director, for example in CI. The

@@ -42,6 +42,7 @@ use agent::{
     },
     probe::{self, target::Order},
     tell::{
+        local,
         publish::{self, Identity, Sources},
         report::Observed,
     },
@@ -81,12 +82,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(Command::Check { folder, output }) => {
-            return check(folder, &args.director_group, *output).unwrap_or_else(|error| {
-                eprintln!("ipvs-agent: {error:#}");
-                ExitCode::FAILURE
-            });
+            return said(check(folder, &args.director_group, *output));
         }
-        _ => {}
+        Some(Command::Status { output }) => return said(status(&args.state_dir, *output)),
+        Some(Command::Undo { .. }) | None => {}
     }
     tracing_subscriber::fmt()
         .with_env_filter(&args.log)
@@ -105,6 +104,24 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns the exit code of a command that prints its result. Prints an error.
+fn said(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("ipvs-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints what the agent on this host sees.
+fn status(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let answer = local::ask(state_dir).map_err(anyhow::Error::msg)?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
+        Output::Text => print!("{}", answer.text(jiff::Timestamp::now())),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Checks a folder of manifests, and prints every mistake.
@@ -203,6 +220,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         leases: leases_asked,
         heartbeat: world.heartbeat.clone(),
     };
+    let shown = local::Sources {
+        name: identity.name.clone(),
+        first: identity.first_status(),
+        observed: observed.clone(),
+        heartbeat: outside.heartbeat.clone(),
+    };
+    let folder = args.state_dir.clone();
+    runtime.spawn(async move { local::serve(&folder, shown).await });
     start_input(args, identity, &runtime, input, observed, outside);
     thread::Builder::new()
         .name("reader".to_owned())

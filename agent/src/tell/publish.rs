@@ -59,6 +59,19 @@ pub struct Identity {
     pub lease_namespace: String,
 }
 
+impl Identity {
+    /// Returns the status of a director before the first findings of the loop.
+    pub fn first_status(&self) -> DirectorStatus {
+        DirectorStatus {
+            director_group_name: self.group.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_version: self.kernel.clone(),
+            boot_id: self.boot_id.clone(),
+            ..DirectorStatus::default()
+        }
+    }
+}
+
 /// What the publisher learns from the agent's other threads.
 pub struct Sources<'a> {
     /// The loop's latest findings.

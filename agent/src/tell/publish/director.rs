@@ -51,23 +51,16 @@ impl<'a> DirectorWriter<'a> {
         status
             .conditions
             .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
-        let Identity {
-            group,
-            boot_id,
-            kernel,
-            ..
-        } = self.identity;
-        let is_outdated = status.director_group_name != *group || status.boot_id != *boot_id;
-        let before = match is_outdated {
-            true => DirectorStatus::default(),
-            false => without_findings(status.clone()),
-        };
-        let registered = DirectorStatus {
-            director_group_name: group.clone(),
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel_version: kernel.clone(),
-            boot_id: boot_id.clone(),
-            ..before
+        let first = self.identity.first_status();
+        let is_outdated = status.director_group_name != first.director_group_name
+            || status.boot_id != first.boot_id;
+        let registered = match is_outdated {
+            true => first,
+            false => DirectorStatus {
+                agent_version: first.agent_version,
+                kernel_version: first.kernel_version,
+                ..without_findings(status.clone())
+            },
         };
         if registered != status {
             status = registered;

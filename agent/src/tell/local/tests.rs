@@ -1,0 +1,125 @@
+use std::{os::unix::fs::FileTypeExt, thread};
+
+use crds::condition;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::tell::report::tests::well;
+
+struct Scene {
+    folder: TempDir,
+    observe: watch::Sender<Option<Observed>>,
+    _runtime: Runtime,
+}
+
+/// Serves the socket of an agent whose loop last worked `silent` ago.
+fn serving(silent: Duration) -> Scene {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (observe, observed) = watch::channel(None);
+    let runtime = Runtime::new().expect("a runtime");
+    let sources = Sources {
+        name: "lb-1".to_owned(),
+        first: DirectorStatus {
+            director_group_name: "edge".to_owned(),
+            ..DirectorStatus::default()
+        },
+        observed,
+        heartbeat: Heartbeat::aged(silent),
+    };
+    let path = folder.path().to_owned();
+    runtime.spawn(async move { serve(&path, sources).await });
+    while !folder.path().join(SOCKET).exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Scene {
+        folder,
+        observe,
+        _runtime: runtime,
+    }
+}
+
+impl Scene {
+    fn ask(&self) -> Result<Answer, String> {
+        ask(self.folder.path())
+    }
+}
+
+#[test]
+fn the_socket_tells_the_status_that_the_agent_would_report() {
+    let scene = serving(Duration::ZERO);
+    let early = scene.ask().expect("an answer");
+    assert_eq!(early.observed_at, None);
+    assert_eq!(early.status.director_group_name, "edge");
+
+    let found = well();
+    let expected = report::status(&found, &early.status, 0);
+    scene.observe.send_replace(Some(found.clone()));
+    let mut answer = scene.ask().expect("an answer");
+    while answer.observed_at.is_none() {
+        answer = scene.ask().expect("an answer");
+    }
+    assert_eq!(answer.observed_at, Some(Time(found.at)));
+    assert_eq!(answer.status, expected);
+    let text = answer.text(found.at + Duration::from_secs(3));
+    for words in [
+        "Director lb-1 of group",
+        "As the agent saw it 3 s ago",
+        "  Programmed=True Programmed: ",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("NOT ANSWERED"), "{text}");
+}
+
+#[test]
+fn only_the_owner_may_use_the_socket() {
+    let scene = serving(Duration::ZERO);
+    let metadata = fs::metadata(scene.folder.path().join(SOCKET)).expect("the socket");
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_loop_that_hangs_is_told_first() {
+    let scene = serving(Duration::from_secs(100));
+    let answer = scene.ask().expect("an answer although the loop hangs");
+    assert!(answer.loop_silent_seconds >= 100, "{answer:?}");
+    let text = answer.text(Timestamp::now());
+    assert!(text.contains("THE LOOP HAS NOT ANSWERED FOR 10"), "{text}");
+}
+
+#[test]
+fn what_needs_attention_is_marked() {
+    let mut answer = serving(Duration::ZERO).ask().expect("an answer");
+    answer.status.conditions = vec![
+        condition::director_not_programmed("VipTaken", "192.0.2.1 is taken", 0),
+        condition::no_removals_held(0),
+    ];
+    let text = answer.text(Timestamp::now());
+    for line in [
+        "! Programmed=False VipTaken: 192.0.2.1 is taken",
+        "  RemovalsHeld=False NothingHeld: No removal is held",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn without_an_agent_the_answer_says_what_still_works() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = ask(folder.path()).expect_err("no agent runs");
+    assert!(
+        error.starts_with("no agent runs with the state folder"),
+        "{error}"
+    );
+    assert!(error.contains("ipvsadm -Ln"), "{error}");
+    // The socket of an agent that was killed stays.
+    let scene = serving(Duration::ZERO);
+    let Scene {
+        folder, _runtime, ..
+    } = scene;
+    drop(_runtime);
+    let error = ask(folder.path()).expect_err("the agent has ended");
+    assert!(error.starts_with("no agent runs"), "{error}");
+}

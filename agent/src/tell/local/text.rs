@@ -1,0 +1,104 @@
+//! The text of `ipvs-agent status`.
+
+use std::{fmt::Write as _, time::Duration};
+
+use crds::{
+    api::{DirectorStatus, VipsHeld},
+    condition::{self, kind},
+};
+use jiff::Timestamp;
+
+use super::Answer;
+use crate::tell::report;
+
+/// If the loop has been silent for longer, something is wrong.
+const SILENCE: Duration = Duration::from_secs(30);
+/// The largest number of lines for one list.
+const MOST: usize = 20;
+
+/// Returns the text for an answer: what needs attention comes first.
+pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
+    let Answer {
+        director_name,
+        loop_silent_seconds,
+        observed_at,
+        status,
+    } = answer;
+    let mut text = String::new();
+    let group = &status.director_group_name;
+    let versions = (&status.agent_version, &status.kernel_version);
+    let _ = writeln!(
+        text,
+        "Director {director_name} of group {group}, agent {}, kernel {}",
+        versions.0, versions.1
+    );
+    match observed_at {
+        None => text.push_str("The agent has not completed a round yet\n"),
+        Some(at) => {
+            let age = now.duration_since(at.0).as_secs().max(0);
+            let _ = writeln!(text, "As the agent saw it {age} s ago");
+        }
+    }
+    if *loop_silent_seconds > SILENCE.as_secs() {
+        let _ = writeln!(
+            text,
+            "THE LOOP HAS NOT ANSWERED FOR {loop_silent_seconds} s: what follows is old. The disk \
+             of the state folder or the kernel does not answer; the agent's log has more"
+        );
+    }
+    for kind in report::CONDITIONS {
+        if let Some(found) = condition::find(&status.conditions, kind) {
+            let needs_attention = (found.status == "True") == (kind == kind::REMOVALS_HELD);
+            let mark = if needs_attention { '!' } else { ' ' };
+            let (value, reason) = (&found.status, &found.reason);
+            let _ = writeln!(text, "{mark} {kind}={value} {reason}: {}", found.message);
+        }
+    }
+    list(&mut text, "Virtual addresses", &vips(status));
+    let exceptions = status.exceptions.iter().map(|exception| {
+        let service = &exception.virtual_service;
+        format!("{service}: {}: {}", exception.reason, exception.message)
+    });
+    list(&mut text, "Exceptions", &exceptions.collect::<Vec<_>>());
+    let unhealthy = status.health.iter().flat_map(|health| &health.unhealthy);
+    let unhealthy = unhealthy.map(|server| {
+        let (name, state) = (&server.real_server, &server.state);
+        let since = server.since.0;
+        format!("{name}: {state:?} since {since}: {}", server.message)
+    });
+    list(
+        &mut text,
+        "Unhealthy servers",
+        &unhealthy.collect::<Vec<_>>(),
+    );
+    list(&mut text, "Notices", &status.notices);
+    list(&mut text, "Last repairs", &status.repairs.latest);
+    text
+}
+
+fn vips(status: &DirectorStatus) -> Vec<String> {
+    let listed = status.vips.iter();
+    let mut all: Vec<_> = listed
+        .map(|vip| format!("{} on {}", vip.address, vip.interface))
+        .collect();
+    if status.vips_held == VipsHeld::All && status.vips_omitted > 0 {
+        all.push(format!(
+            "and {} more, all that are wanted",
+            status.vips_omitted
+        ));
+    }
+    all
+}
+
+fn list(text: &mut String, title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "{title}:");
+    for line in lines.iter().take(MOST) {
+        let _ = writeln!(text, "  {line}");
+    }
+    if lines.len() > MOST {
+        let _ = writeln!(text, "  and {} more: see -o json", lines.len() - MOST);
+    }
+}
