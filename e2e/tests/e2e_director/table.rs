@@ -65,9 +65,9 @@ fn the_table_by_hand() {
 
     // In place of `ipvsadm -Ln`, `kubectl get ivs` shows the three services.
     for line in [
-        "web 192.168.4.5 80 TCP wrr 4/4 True Ready",
-        "mysql 192.168.4.5 3306 TCP lc 2/2 True Ready",
-        "intranet 10.10.10.1 80 TCP wrr 1/1 True Ready",
+        "web 192.168.4.5 80 4 director1 True Ready",
+        "mysql 192.168.4.5 3306 2 director1 True Ready",
+        "intranet 10.10.10.1 80 1 director1 True Ready",
     ] {
         eventually(
             &format!("kubectl get ivs to show {line:?}"),
@@ -108,9 +108,9 @@ fn the_table_by_hand() {
     kubectl(&["delete", "irs/web-100", "ivs/mysql"]);
     table.retain(|line| *line != WEB_100 && !line.contains(":3306"));
     expect_table(&director, &table);
-    let summary = || value("ivs/web", ".status.realServers.summary");
-    let three = "3/3".to_owned();
-    eventually_equal("web's real servers", PATIENCE, &three, summary);
+    let selected = || value("ivs/web", ".status.realServers.selected");
+    let three = "3".to_owned();
+    eventually_equal("web's real servers", PATIENCE, &three, selected);
     wait_until_ready(&["web"]);
     // The RealServers of the deleted VirtualService still exist, but are no
     // longer selected.
