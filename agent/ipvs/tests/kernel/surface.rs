@@ -256,7 +256,13 @@ fn the_kernel_tells_its_version() {
     Namespace::run(|mut ns| {
         let info = ns.socket.info().unwrap();
         assert_eq!(info.version, (1, 2, 1));
-        assert!(info.connection_table_size >= 256);
+        // Since Linux 7, a namespace has a connection table of its own, which
+        // has no bucket before the first connection.
+        let size = info.connection_table_size;
+        assert!(
+            size == 0 || size >= 256,
+            "the connection table has {size} buckets"
+        );
     });
 }
 
