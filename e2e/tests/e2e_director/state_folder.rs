@@ -115,7 +115,8 @@ fn a_full_disk_is_told_and_served_once_there_is_space() {
     let files: BTreeMap<_, _> = entries
         .map(|file| (file.file_name(), mode(&file)))
         .collect();
-    let expected = ["checkpoint.redb", "journal.redb"].map(|name| (name.into(), 0o600));
+    let expected =
+        ["agent.sock", "checkpoint.redb", "journal.redb"].map(|name| (name.into(), 0o600));
     assert_eq!(files, expected.into(), "nothing was set aside");
 }
 
