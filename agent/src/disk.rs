@@ -4,3 +4,7 @@
 pub mod checkpoint;
 pub(crate) mod database;
 pub mod journal;
+
+/// The name of the socket in the state folder that tells what the agent sees
+/// ([`crate::tell::local`]).
+pub const SOCKET: &str = "agent.sock";

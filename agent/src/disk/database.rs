@@ -10,6 +10,8 @@ use std::{
 
 use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 
+use super::SOCKET;
+
 /// A function that opens a database file. Tests pass a function that simulates
 /// a failing disk.
 pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Error> + Send>;
@@ -86,6 +88,7 @@ pub(crate) fn prepare(folder: &Path) -> io::Result<Option<String>> {
 
 fn restrict(folder: &Path) -> io::Result<Option<String>> {
     let mut has_others_files = false;
+    // The socket of an earlier run may still be there. Nobody listens on it.
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -93,7 +96,7 @@ fn restrict(folder: &Path) -> io::Result<Option<String>> {
         if is_database(&name) && entry.file_type()?.is_file() {
             restrict_one(&entry.path(), FILE_MODE)?;
         } else {
-            has_others_files |= name != "lost+found";
+            has_others_files |= name != "lost+found" && !name.starts_with(SOCKET);
         }
     }
     if !has_others_files {
@@ -153,6 +156,8 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     fn with_modes(modes: &[(&str, u32)]) -> tempfile::TempDir {
@@ -190,6 +195,8 @@ mod tests {
             "checkpoint.redb.unusable",
         ];
         let folder = with_modes(&names.map(|name| (name, 0o644)));
+        // An agent that was killed leaves its socket.
+        UnixListener::bind(folder.path().join(SOCKET)).unwrap();
         assert_eq!(prepare(folder.path()).unwrap(), None);
         assert_eq!(permissions(folder.path()), FOLDER_MODE);
         for name in names {

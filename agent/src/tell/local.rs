@@ -20,10 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt, net::UnixListener, sync::watch, time};
 
 use super::report::{self, Observed};
-use crate::heartbeat::Heartbeat;
+use crate::{disk::SOCKET, heartbeat::Heartbeat};
 
-/// The name of the socket in the state folder.
-pub const SOCKET: &str = "agent.sock";
 /// How long a reader of the socket may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause after which the agent tries again to create the socket.
@@ -108,15 +106,14 @@ pub async fn serve(folder: &Path, mut sources: Sources) {
 /// Creates the socket, which only its owner may use. A socket of an earlier run
 /// is replaced: the agent's lock shows that no other agent runs.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    let new = path.with_extension("new");
-    for old in [&new, path] {
-        match fs::remove_file(old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    let new = path.with_extension("sock.new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
     let listener = UnixListener::bind(&new)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+    // Replaces the socket of an earlier run.
     fs::rename(&new, path)?;
     Ok(listener)
 }
