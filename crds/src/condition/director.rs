@@ -345,7 +345,8 @@ pub fn reporting_unknown(generation: i64) -> Condition {
 
 /// Ready of a Director repeats the first condition that needs attention of
 /// Alive, Reporting, Programmed, RemovalsHeld, ProbesWorking and
-/// SysctlsApplied. If none does, Ready is True and repeats Programmed's message.
+/// SysctlsApplied. If none does, Ready is True. The message then has no numbers:
+/// a fleet's controller must not write each Director when a service is added.
 ///
 /// Ready is Unknown while a condition is missing, which a new director has not
 /// reported yet.
@@ -370,8 +371,13 @@ pub fn director_ready(conditions: &[Condition], generation: i64) -> Condition {
             return condition(kind::READY, status, reason, message, generation);
         }
     }
-    let programmed = find(conditions, kind::PROGRAMMED).map_or("", |found| &found.message);
-    condition(kind::READY, TRUE, reason::READY, programmed, generation)
+    condition(
+        kind::READY,
+        TRUE,
+        reason::READY,
+        "The director works",
+        generation,
+    )
 }
 
 /// Ready of a DirectorGroup repeats Accepted if the group is not accepted. If a

@@ -22,7 +22,14 @@ fn said(condition: &Condition) -> (&str, &str, &str) {
 #[test]
 fn a_director_is_ready_if_no_condition_needs_attention() {
     let ready = director_ready(&well(), 1);
-    assert_eq!(said(&ready), (TRUE, "Ready", "3 services, 6 destinations"));
+    assert_eq!(said(&ready), (TRUE, "Ready", "The director works"));
+    let mut more = well();
+    more[2] = director_programmed(4, 8, 1);
+    assert_eq!(
+        director_ready(&more, 1),
+        ready,
+        "another service is no news of Ready"
+    );
 }
 
 #[test]
