@@ -76,10 +76,12 @@ const WRITES: [(u8, &str); 9] = [
     (17, "FLUSH"),
 ];
 
-/// The type of a request to the connection tracking: subsystem 1, message 1
-/// (`linux/netfilter/nfnetlink.h`). strace prints a type as a number if strace
-/// does not know the socket's family.
-const GET_CONNECTION: &str = "0x101";
+/// The beginning of a message to IPVS: the command, and the version of the
+/// generic netlink family (`IPVS_GENL_VERSION`). strace prints a message as
+/// bytes if it does not know the socket's family, which it looks up while the
+/// process runs. Messages to other families then look alike, except for their
+/// second byte.
+const VERSION: &str = "\\x01";
 
 /// Returns the names of the state-changing netlink messages in one traced
 /// system call. One system call may send many netlink messages.
@@ -90,10 +92,7 @@ fn writes_of(line: &str) -> Vec<String> {
             let kind = message.split(&[',', ' ']).next()?;
             match kind {
                 "RTM_NEWADDR" | "RTM_DELADDR" => Some(kind.to_owned()),
-                // IPVS is the only netlink family of the agent that strace
-                // cannot decode. The first payload byte of an IPVS message is
-                // the command.
-                "nlctrl" | GET_CONNECTION => None,
+                "nlctrl" => None,
                 _ if ["RTM_", "NLMSG_", "NFNL_"]
                     .iter()
                     .any(|family| kind.starts_with(family)) =>
@@ -102,7 +101,9 @@ fn writes_of(line: &str) -> Vec<String> {
                 }
                 _ => {
                     let payload = message.split_once("\"\\x")?.1;
-                    let command = u8::from_str_radix(payload.get(..2)?, 16).ok()?;
+                    let (command, rest) = payload.split_at_checked(2)?;
+                    let command = u8::from_str_radix(command, 16).ok()?;
+                    rest.starts_with(VERSION).then_some(())?;
                     let (_, name) = WRITES.iter().find(|(number, _)| *number == command)?;
                     Some((*name).to_owned())
                 }
@@ -115,16 +116,17 @@ fn writes_of(line: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// The test reads two messages whose first payload byte is 2. In the
-    /// message to netfilter, the byte 2 is the address family AF_INET.
+    /// The first payload byte of each message is 2. In messages to netfilter
+    /// and in requests for sockets, this is the address family AF_INET.
     #[test]
-    fn a_message_to_netfilter_is_no_write_to_ipvs() {
-        let line = |kind| {
+    fn a_message_to_another_family_that_strace_cannot_decode_is_no_write_to_ipvs() {
+        let line = |kind, payload| {
             format!(
-                r#"sendto(3, [{{nlmsg_len=20, nlmsg_type={kind} /* NLMSG_??? */, nlmsg_flags=NLM_F_REQUEST}}, "\x02\x00\x00\x00"], 20, 0, NULL, 0) = 20"#
+                r#"sendto(3, [{{nlmsg_len=20, nlmsg_type={kind} /* NLMSG_??? */, nlmsg_flags=NLM_F_REQUEST}}, "{payload}\x00\x00"], 20, 0, NULL, 0) = 20"#
             )
         };
-        assert_eq!(writes_of(&line("0x1d")), ["SET_SERVICE"]);
-        assert!(writes_of(&line("0x101")).is_empty());
+        assert_eq!(writes_of(&line("0x1d", r"\x02\x01")), ["SET_SERVICE"]);
+        assert_eq!(writes_of(&line("0x101", r"\x02\x00")), [""; 0], "netfilter");
+        assert_eq!(writes_of(&line("0x14", r"\x02\x06")), [""; 0], "sockets");
     }
 }
