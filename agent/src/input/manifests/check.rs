@@ -4,12 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
+    sync::mpsc,
 };
 
-use crds::{Change, Kind, Loose, ObjectKey, Objects, api::DirectorGroup, api::DirectorGroupSpec};
+use crds::{Kind, ObjectKey, Objects};
 use serde::Serialize;
 
-use super::{Contents, Document, Manifests, Object, identify, read};
+use super::{Contents, Document, Manifests, Object, read};
+use crate::event::Event;
 
 /// A mistake in a manifest, with its place and what to do about it.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -87,35 +89,20 @@ fn against_each_other(manifests: &Manifests) -> Vec<Mistake> {
     found.collect()
 }
 
+/// Returns the objects that the agent's loop would receive.
 fn objects(manifests: &Manifests) -> Objects {
+    let (events, heard) = mpsc::channel();
+    manifests.send(&events).expect("this function listens");
+    drop(events);
     let mut objects = Objects::default();
-    objects.virtual_services.change(Change::Listing);
-    objects.real_servers.change(Change::Listing);
-    objects.director_groups.change(Change::Listing);
-    // As in `Manifests::send`, the director's own group needs no manifest.
-    let mut implied = DirectorGroup::new(&manifests.group, DirectorGroupSpec::default());
-    identify(&mut implied);
-    let implied = Change::Item(Loose::from_file(&implied));
-    objects.director_groups.change(implied);
-    for object in manifests.effective().0 {
-        match object {
-            Object::VirtualService(service) => {
-                let item = Change::Item(Loose::from_file(service.as_ref()));
-                objects.virtual_services.change(item);
-            }
-            Object::RealServer(server) => {
-                let item = Change::Item(Loose::from_file(server.as_ref()));
-                objects.real_servers.change(item);
-            }
-            Object::DirectorGroup(group) => {
-                let item = Change::Item(Loose::from_file(group.as_ref()));
-                objects.director_groups.change(item);
-            }
-        }
+    for event in heard {
+        match event {
+            Event::VirtualService(change) => objects.virtual_services.change(change),
+            Event::RealServer(change) => objects.real_servers.change(change),
+            Event::DirectorGroup(change) => objects.director_groups.change(change),
+            _ => false,
+        };
     }
-    objects.virtual_services.change(Change::Listed);
-    objects.real_servers.change(Change::Listed);
-    objects.director_groups.change(Change::Listed);
     objects
 }
 
