@@ -86,7 +86,16 @@ pub async fn serve(folder: &Path, mut sources: Sources) {
                 }
             }
             accepted = listener.accept() => {
-                let Ok((mut stream, _)) = accepted else { continue };
+                let mut stream = match accepted {
+                    Ok((stream, _)) => stream,
+                    // Without a free descriptor, for example, the next attempt
+                    // would fail at once.
+                    Err(error) => {
+                        tracing::warn!("cannot answer at {}: {error}", path.display());
+                        time::sleep(PATIENCE).await;
+                        continue;
+                    }
+                };
                 let answer = Answer {
                     director_name: sources.name.clone(),
                     loop_silent_seconds: sources.heartbeat.age().as_secs(),
