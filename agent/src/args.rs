@@ -165,9 +165,9 @@ pub enum Command {
 /// The formats of a command's output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Output {
-    /// Text for people.
+    /// Lines of text, whose form may change with any version.
     Text,
-    /// JSON for scripts.
+    /// JSON, whose fields keep their names.
     Json,
 }
 

@@ -115,6 +115,9 @@ struct Group<'a> {
     /// The working directors that leave out exceptions.
     leaving_out: Vec<&'a DirectorView<'a>>,
     holders: Holders<'a>,
+    /// Whether the directors put VIPs on a dummy device, so that several
+    /// directors hold each VIP, and none is named.
+    is_dummy: bool,
     /// The exceptions that working directors report, by VirtualService. The
     /// exceptions of one director follow one another.
     exceptions:
@@ -136,6 +139,14 @@ impl Group<'_> {
     fn has_reached(&self, needed: &Positions) -> bool {
         self.least.is_some_and(|least| least.has_reached(needed))
     }
+
+    /// Returns the holders of an address as a status shows them.
+    fn named(&self, holders: VipHolder) -> VipHolder {
+        match self.is_dummy {
+            true => VipHolder::new(None, holders.directors),
+            false => holders,
+        }
+    }
 }
 
 /// Computes the status of every object.
@@ -150,6 +161,9 @@ pub fn wanted(
         .filter_map(|director| Some((director.name.to_owned(), alive::conditions(director)?)))
         .collect();
     let mut groups = group_directors(directors);
+    for (name, group) in &mut groups {
+        group.is_dummy = is_dummy(objects, name);
+    }
     for director in directors {
         let conditions = of_directors
             .get(director.name)
@@ -196,7 +210,7 @@ pub fn wanted(
                     Some(rejection) => condition::not_accepted(rejection, stored.generation),
                     None => condition::accepted(stored.generation),
                 };
-                let status = director_group(group, key, accepted, is_dummy(objects, &key.name));
+                let status = director_group(group, key, accepted);
                 (key.clone(), status)
             })
             .collect(),
@@ -204,8 +218,6 @@ pub fn wanted(
     }
 }
 
-/// Whether the directors of a group put VIPs on a dummy device, so that several
-/// directors hold each VIP.
 fn is_dummy(objects: &Objects, group: &str) -> bool {
     let group = objects.group(group);
     let rule = group.and_then(|stored| stored.in_force());
@@ -259,12 +271,7 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
     groups
 }
 
-fn director_group(
-    group: &Group<'_>,
-    key: &ObjectKey,
-    accepted: Condition,
-    is_dummy: bool,
-) -> DirectorGroupStatus {
+fn director_group(group: &Group<'_>, key: &ObjectKey, accepted: Condition) -> DirectorGroupStatus {
     let directors = group.live.len() + group.dead.len();
     let generation = accepted.observed_generation.unwrap_or_default();
     let ready = condition::group_ready(
@@ -287,10 +294,7 @@ fn director_group(
         live_directors: int32(group.live.len()),
         programmed_directors: of_live(kind::PROGRAMMED),
         holding_removals: of_live(kind::REMOVALS_HELD),
-        vips: (group.accepted_services > 0).then(|| match is_dummy {
-            true => VipHolder::new(None, vips.directors),
-            false => vips,
-        }),
+        vips: (group.accepted_services > 0).then(|| group.named(vips)),
         virtual_services: group.accepted_services,
     }
 }

@@ -43,9 +43,9 @@ const LEFT_OUT: &str = "EventsLeftOut";
 /// address that another director holds now. For a RealServer that stays Ready,
 /// an Event reports that more or fewer directors find the server unhealthy.
 ///
-/// No change is told twice. A condition makes no Event if Ready repeats its
-/// message, and Ready of a Director makes none, because the condition that it
-/// repeats does.
+/// Each change makes at most one Event. A condition makes no Event if Ready
+/// repeats its message. Ready of a Director makes none, because the condition
+/// that it repeats makes one.
 pub fn of_letter(letter: &Letter) -> Vec<KubernetesEvent> {
     let subject = letter.id.subject;
     let published = letter.published.as_ref();
@@ -80,7 +80,8 @@ pub fn of_letter(letter: &Letter) -> Vec<KubernetesEvent> {
     events
 }
 
-/// Returns the Event that tells how many Events of a namespace were left out.
+/// Returns the Event that gives the number of Events that a namespace could not
+/// make.
 pub fn of_left_out(left_out: LeftOut) -> KubernetesEvent {
     let LeftOut { count, about, .. } = left_out;
     let objects = match &about.namespace {
@@ -147,7 +148,7 @@ impl AgentFlip {
     ) -> Vec<Self> {
         let changed = after
             .iter()
-            .filter(|new| WRITTEN_BY_AGENTS.contains(&&*new.type_))
+            .filter(|new| condition::WRITTEN_BY_AGENTS.contains(&&*new.type_))
             .filter(|new| is_news(condition::find(before, &new.type_), new));
         let flip = |says: &Condition| Self {
             director: director.clone(),
@@ -164,23 +165,6 @@ impl AgentFlip {
             about: reference(Subject::Director, &self.director, &self.uid),
             is_minor: false,
         }
-    }
-}
-
-/// The types of the conditions that a Director's agent writes.
-const WRITTEN_BY_AGENTS: [&str; 4] = [
-    kind::PROGRAMMED,
-    kind::REMOVALS_HELD,
-    kind::PROBES_WORKING,
-    kind::SYSCTLS_APPLIED,
-];
-
-/// Whether a condition needs no attention. RemovalsHeld is the only type that
-/// needs attention when it is True.
-fn is_good(condition: &Condition) -> bool {
-    match &*condition.type_ {
-        kind::REMOVALS_HELD => condition.status == "False",
-        _ => condition.status == "True",
     }
 }
 
@@ -218,10 +202,10 @@ fn unhealthy_elsewhere(
 fn event(of: &Condition) -> Event {
     let note = advice::shortened(of.message.clone(), LONGEST_NOTE);
     Event {
-        type_: if is_good(of) {
-            EventType::Normal
-        } else {
+        type_: if condition::needs_attention(of) {
             EventType::Warning
+        } else {
+            EventType::Normal
         },
         reason: of.reason.clone(),
         note: Some(note),
@@ -237,8 +221,11 @@ fn event(of: &Condition) -> Event {
 /// accepted, for example, is no news: only Ready tells that it works.
 fn is_news(old: Option<&Condition>, new: &Condition) -> bool {
     match old.filter(|old| old.reason != reason::PENDING) {
-        None => new.type_ == kind::READY || !is_good(new),
-        Some(old) => old.status != new.status || (!is_good(new) && old.reason != new.reason),
+        None => new.type_ == kind::READY || condition::needs_attention(new),
+        Some(old) => {
+            old.status != new.status
+                || (condition::needs_attention(new) && old.reason != new.reason)
+        }
     }
 }
 
@@ -301,7 +288,7 @@ mod tests {
     /// Returns the only Event about a status, if there is one.
     fn only(letter: &Letter) -> Option<KubernetesEvent> {
         let mut events = of_letter(letter);
-        assert!(events.len() < 2, "no change is told twice");
+        assert!(events.len() < 2, "one change makes at most one Event");
         events.pop()
     }
 

@@ -24,7 +24,7 @@ const SHARED_BURST: u32 = 50;
 const SHARED_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the Events that a namespace may not make are counted, before one
-/// Event tells their number.
+/// Event gives their number.
 const COUNTED_FOR: Duration = Duration::from_secs(60);
 
 /// Limits how often Events are made. This type reads no clock: callers pass the
@@ -37,7 +37,8 @@ pub struct Ration {
     left_out: BTreeMap<String, LeftOut>,
 }
 
-/// The Events of a namespace that were left out, and are not told yet.
+/// The Events that a namespace could not make since the last entry of
+/// [`Ration::due`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeftOut {
     /// The number of Events.
@@ -82,9 +83,9 @@ impl Ration {
         own.take(OWN_BURST, OWN_PAUSE, now)
     }
 
-    /// Returns the Events that were left out and are to be told now, one entry
-    /// for each namespace and minute.
-    pub fn to_tell(&mut self, now: Time) -> Vec<LeftOut> {
+    /// Returns how many Events were left out, one entry for each namespace and
+    /// minute. The caller makes one Event of each entry.
+    pub fn due(&mut self, now: Time) -> Vec<LeftOut> {
         let mut due = Vec::new();
         self.left_out.retain(|_, left_out| {
             let is_due = now >= left_out.since + COUNTED_FOR;
@@ -118,20 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn events_are_rationed_and_those_left_out_are_told_by_one_after_a_minute() {
+    fn events_are_rationed_and_one_gives_the_number_of_those_left_out_after_a_minute() {
         let mut ration = Ration::default();
         assert_eq!(made(&mut ration, "shop", false, NOW), 60);
         assert!(!ration.take(&object("shop"), false, NOW));
         assert!(ration.take(&object("shop"), false, NOW + SHARED_PAUSE));
-        let told = |ration: &mut Ration, now| {
-            let told = ration.to_tell(now).into_iter();
-            let told = told.map(|left_out| (left_out.about.namespace, left_out.count));
-            told.collect::<Vec<_>>()
+        let counted = |ration: &mut Ration, now| {
+            let due = ration.due(now).into_iter();
+            let due = due.map(|left_out| (left_out.about.namespace, left_out.count));
+            due.collect::<Vec<_>>()
         };
-        assert_eq!(told(&mut ration, NOW + COUNTED_FOR / 2), []);
+        assert_eq!(counted(&mut ration, NOW + COUNTED_FOR / 2), []);
         let shop = Some("shop".to_owned());
-        assert_eq!(told(&mut ration, NOW + COUNTED_FOR), [(shop, 941)]);
-        assert_eq!(told(&mut ration, NOW + 2 * COUNTED_FOR), []);
+        assert_eq!(counted(&mut ration, NOW + COUNTED_FOR), [(shop, 941)]);
+        assert_eq!(counted(&mut ration, NOW + 2 * COUNTED_FOR), []);
     }
 
     #[test]

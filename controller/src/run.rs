@@ -240,7 +240,7 @@ impl Controller {
             for flip in flips {
                 self.make_event(flip.event(), now);
             }
-            for left_out in self.ration.to_tell(now) {
+            for left_out in self.ration.due(now) {
                 self.publish_event(kubernetes_event::of_left_out(left_out));
             }
         }

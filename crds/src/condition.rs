@@ -232,6 +232,16 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == TRUE)
 }
 
+/// Returns whether a user should look at the condition. RemovalsHeld needs
+/// attention unless it is False, and every other condition unless it is True.
+pub fn needs_attention(condition: &Condition) -> bool {
+    condition.status
+        != match &*condition.type_ {
+            kind::REMOVALS_HELD => FALSE,
+            _ => TRUE,
+        }
+}
+
 /// Returns a condition with status Unknown, for an object that the controller
 /// has not looked at yet.
 pub fn pending(kind: &str, generation: i64) -> Condition {

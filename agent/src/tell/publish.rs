@@ -16,6 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
+pub(super) use self::lease::LONGEST_SILENCE;
 use self::{
     attempt::{Failure, insist, once, succeeded},
     director::{DirectorWriter, Registered, interval, texts},

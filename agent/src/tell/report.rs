@@ -30,13 +30,6 @@ use crate::{
     ration::Line,
 };
 
-/// The condition types that the agent sets on its Director.
-pub const CONDITIONS: [&str; 4] = [
-    condition::kind::PROGRAMMED,
-    condition::kind::REMOVALS_HELD,
-    condition::kind::PROBES_WORKING,
-    condition::kind::SYSCTLS_APPLIED,
-];
 /// The size limits of the list of exceptions in a Director's status. The lists
 /// of a status together stay well below the API server's size limit of 1.5 MiB.
 const EXCEPTIONS: Room = Room {

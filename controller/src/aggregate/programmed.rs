@@ -75,8 +75,7 @@ pub(super) fn programmed(view: &ServiceView<'_>) -> Programmed {
     }
 }
 
-/// Returns the directors that hold the service's VIP. In a group with mode Dummy,
-/// all directors may hold it, so none is named.
+/// Returns the directors that hold the service's VIP.
 fn holders(view: &ServiceView<'_>, answers: &Answers<'_>) -> Option<VipHolder> {
     let service = view.service?;
     let ServiceId::Vip { address, .. } = service.id else {
@@ -85,11 +84,7 @@ fn holders(view: &ServiceView<'_>, answers: &Answers<'_>) -> Option<VipHolder> {
     let waiting = answers.waiting.iter().map(|director| director.name);
     let exceptions = view.group.exceptions.get(view.key).into_iter().flatten();
     let others = waiting.chain(exceptions.map(|(by, _)| by.name)).collect();
-    let vip = view.group.holders.of(&address, &others);
-    Some(match super::is_dummy(view.objects, &service.group) {
-        true => VipHolder::new(None, vip.directors),
-        false => vip,
-    })
+    Some(view.group.named(view.group.holders.of(&address, &others)))
 }
 
 fn condition(view: &ServiceView<'_>, answers: &Answers<'_>) -> Condition {

@@ -213,3 +213,16 @@ fn a_refused_report_is_read_from_the_newest_renewal() {
     scene.renew(Directors, 3, 15);
     assert_eq!(scene.liveness.refused("a"), None);
 }
+
+#[test]
+fn beside_a_broken_watch_a_renewal_concerns_its_own_director_alone() {
+    let mut scene = Scene::started(Some(1), None);
+    for name in ["b", "c"] {
+        scene.liveness.director(name, false, s(1));
+    }
+    scene.liveness.suspects(s(1));
+    scene.renewals.blind(Controller, &mut scene.liveness, s(2));
+    scene.renew(Directors, 2, 3);
+    let suspects: Vec<_> = scene.liveness.suspects(s(3)).into_iter().collect();
+    assert_eq!(suspects, ["a"], "the others' deadlines stay");
+}

@@ -288,7 +288,7 @@ pub struct DirectorGroupStatus {
     #[serde(default)]
     pub holding_removals: i32,
     /// The live directors that hold virtual addresses. The field is absent if
-    /// no accepted service of the group has a virtual address.
+    /// the group has no accepted service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vips: Option<VipHolder>,
     /// The number of accepted virtual services of the group.

@@ -51,7 +51,7 @@ use crate::bounds;
     printcolumn(
         name = "Healthy",
         type_ = "string",
-        description = "Healthy real servers, of those that the service selects; empty without a health check",
+        description = "Healthy real servers, of the selected ones; empty without a health check",
         json_path = ".status.realServers.summary"
     ),
     printcolumn(

@@ -2,14 +2,13 @@ use std::fmt::{self, Display};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::{FALSE, TRUE, UNKNOWN, condition, count, find, kind, named, pending, reason};
+use super::{
+    FALSE, TRUE, UNKNOWN, condition, count, find, kind, named, needs_attention, pending, reason,
+};
 
-/// The conditions that a Director's condition Ready sums up, the most important
-/// first. RemovalsHeld needs attention when it is True, each other one when it
-/// is not.
-const SUMMED_UP: [&str; 6] = [
-    kind::ALIVE,
-    kind::REPORTING,
+/// The types of the conditions that a Director's agent writes, the most
+/// important first. The controller writes the others.
+pub const WRITTEN_BY_AGENTS: [&str; 4] = [
     kind::PROGRAMMED,
     kind::REMOVALS_HELD,
     kind::PROBES_WORKING,
@@ -351,18 +350,15 @@ pub fn reporting_unknown(generation: i64) -> Condition {
 /// Ready is Unknown while a condition is missing, which a new director has not
 /// reported yet.
 pub fn director_ready(conditions: &[Condition], generation: i64) -> Condition {
-    for kind in SUMMED_UP {
+    let all = [kind::ALIVE, kind::REPORTING].into_iter();
+    for kind in all.chain(WRITTEN_BY_AGENTS) {
         let Some(found) = find(conditions, kind) else {
             return Condition {
                 message: format!("The agent has not reported its condition {kind} yet"),
                 ..pending(kind::READY, generation)
             };
         };
-        let is_good = match kind {
-            kind::REMOVALS_HELD => found.status == FALSE,
-            _ => found.status == TRUE,
-        };
-        if !is_good {
+        if needs_attention(found) {
             let status = match found.status.as_str() {
                 UNKNOWN => UNKNOWN,
                 _ => FALSE,

@@ -1,18 +1,16 @@
 //! The text of `ipvs-agent status`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use crds::{
     api::{DirectorStatus, VipsHeld},
-    condition::{self, kind},
+    condition,
 };
 use jiff::Timestamp;
 
 use super::Answer;
-use crate::tell::report;
+use crate::tell::publish::LONGEST_SILENCE;
 
-/// If the loop has been silent for longer, something is wrong.
-const SILENCE: Duration = Duration::from_secs(30);
 /// The largest number of lines for one list.
 const MOST: usize = 20;
 
@@ -39,17 +37,20 @@ pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
             let _ = writeln!(text, "As the agent saw it {age} s ago");
         }
     }
-    if *loop_silent_seconds > SILENCE.as_secs() {
+    if *loop_silent_seconds > LONGEST_SILENCE.as_secs() {
         let _ = writeln!(
             text,
             "THE LOOP HAS NOT ANSWERED FOR {loop_silent_seconds} s: what follows is old. The disk \
              of the state folder or the kernel does not answer; the agent's log has more"
         );
     }
-    for kind in report::CONDITIONS {
+    for kind in condition::WRITTEN_BY_AGENTS {
         if let Some(found) = condition::find(&status.conditions, kind) {
-            let needs_attention = (found.status == "True") == (kind == kind::REMOVALS_HELD);
-            let mark = if needs_attention { '!' } else { ' ' };
+            let mark = if condition::needs_attention(found) {
+                '!'
+            } else {
+                ' '
+            };
             let (value, reason) = (&found.status, &found.reason);
             let _ = writeln!(text, "{mark} {kind}={value} {reason}: {}", found.message);
         }

@@ -2,8 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use crds::api::{
-    Director, DirectorGroupMember, DirectorGroupMemberSpec, DirectorSpec, DirectorStatus, Repairs,
+use crds::{
+    api::{
+        Director, DirectorGroupMember, DirectorGroupMemberSpec, DirectorSpec, DirectorStatus,
+        Repairs,
+    },
+    condition::WRITTEN_BY_AGENTS,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
@@ -13,7 +17,6 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{FIELD_MANAGER, Identity};
-use crate::tell::report;
 
 /// Writes the objects that tell about this director.
 pub(super) struct DirectorWriter<'a> {
@@ -50,7 +53,7 @@ impl<'a> DirectorWriter<'a> {
         let mut status = existing.status.unwrap_or_default();
         status
             .conditions
-            .retain(|condition| report::CONDITIONS.contains(&&*condition.type_));
+            .retain(|condition| WRITTEN_BY_AGENTS.contains(&&*condition.type_));
         let first = self.identity.first_status();
         let is_outdated = status.director_group_name != first.director_group_name
             || status.boot_id != first.boot_id;

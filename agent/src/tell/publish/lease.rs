@@ -38,7 +38,7 @@ const SECOND_INTERVAL: Duration = Duration::from_secs(20);
 const LEASE_SECONDS: i32 = 40;
 /// If the last beat of the loop is at least this old, the Lease is not renewed.
 /// A first load, or one slow write to the disk, is shorter.
-const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+pub(in crate::tell) const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// The interval at which the agent checks whether a loop that may hang works
 /// again.
 const RECHECK: Duration = Duration::from_secs(1);
