@@ -12,6 +12,7 @@
 //! journal then shows which entries the round may have created.
 
 mod doubt;
+mod findings;
 mod phases;
 mod place;
 mod read;
@@ -24,6 +25,7 @@ mod sysctls;
 mod timeouts;
 mod tuned;
 mod unsettled;
+mod writes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,6 +57,7 @@ pub use self::{
     state::State,
     sysctls::{Restored, restore_all as restore_sysctls},
     tuned::Sysctls,
+    writes::{Difference, MOST_WRITES, Writes},
 };
 
 /// The parts of the outside world that a round reads and changes.

@@ -139,6 +139,34 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Show what changed on this host, when, for which object, and why: services
+    /// and servers of the IPVS table, virtual addresses, sysctls. The command
+    /// reads the trail that the agent keeps in --state-dir, and needs neither a
+    /// running agent nor an API server. Each line shows the change as the
+    /// ipvsadm, ip or sysctl command that does the same. The causes: edit (of
+    /// an object), health (of a server), drift (another process had changed an
+    /// entry, and the agent repaired it), guard (a removal that was held or
+    /// delayed), found (another process made the change, or it was there when
+    /// the agent started), conflict (another host has the address), undo.
+    History {
+        /// Show only the time since then: a duration such as 1h, 30m or 2d.
+        #[arg(long, value_name = "DURATION")]
+        since: Option<jiff::Span>,
+        /// Show only the time before: a time such as 2026-11-30T04:12:00Z.
+        #[arg(long, value_name = "TIME")]
+        until: Option<jiff::Timestamp>,
+        /// Show only the entries of this VirtualService.
+        #[arg(long, value_name = "NAMESPACE/NAME", value_parser = namespaced)]
+        service: Option<(String, String)>,
+        /// Show what was the agent's at the end of that time, instead of the
+        /// changes: the IPVS table as `ipvsadm -Sn` writes it, addresses and
+        /// sysctls.
+        #[arg(long, conflicts_with_all = ["since", "service"])]
+        table: bool,
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Take this host out of service: release the virtual addresses, remove the
     /// agent's services from the kernel, and restore every sysctl. Stop the
     /// agent first. Run this command on a node that leaves the cluster, and
@@ -169,6 +197,15 @@ pub enum Output {
     Text,
     /// JSON, whose fields keep their names.
     Json,
+}
+
+fn namespaced(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("give the namespace and the name, for example shop/web".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod protect;
 mod reason;
 mod report;
 mod round;
+mod trail;
 mod weigh;
 
 use std::{
@@ -54,6 +55,7 @@ use crate::{
     ration::{Line, Ration},
     said::Said,
     tell::report::{Observed, Trouble},
+    trail::Trail,
 };
 
 /// How long the agent waits after its start before it restores VIPs of the
@@ -102,6 +104,8 @@ pub struct World {
     pub daytime: Box<dyn FnMut() -> Daytime + Send>,
     /// The channel for orders to start and stop probes.
     pub orders: UnboundedSender<Order>,
+    /// The audit trail.
+    pub trail: Trail,
     /// Shows to other threads that the loop works.
     pub heartbeat: Heartbeat,
     /// The heartbeat of the thread that makes probes.
@@ -299,6 +303,7 @@ impl Loop {
                 None
             }
         };
+        self.tell_trail(outcome.as_ref());
         self.acted = Some(self.clock.now());
         if served.is_some_and(|before| self.served() < before) {
             self.reason = Reason::Resolve;

@@ -15,7 +15,8 @@
 //!                                              places                          │
 //!                                                                              ▼
 //!   Director, Lease ◀─ tell/publish ◀─ tell/report ◀─ Outcome ◀─ apply, phase by phase
-//!                                                                act, disk/journal
+//!   history of writes ◀─ trail                          │        act, disk/journal
+//!   `ipvs-agent status` ◀─ tell/local ◀─────────────────┘
 //! ```
 //!
 //! The stages from `protect` to `weigh` correct the wanted table, so that
@@ -49,4 +50,5 @@ pub mod probe;
 pub mod ration;
 pub mod said;
 pub mod tell;
+pub mod trail;
 pub mod undo;

@@ -1,10 +1,11 @@
 //! Starts the node agent's process: its options, log and threads. The crate's
 //! library docs describe the agent.
 
+mod commands;
+
 use std::{
     fs,
     io::IsTerminal,
-    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use agent::{
-    args::{Args, Command, Output},
+    args::{Args, Command},
     claim::{self, Orders},
     clock::{Clock, local_daytime, uptime},
     director::{Loop, World},
@@ -46,6 +47,7 @@ use agent::{
         publish::{self, Identity, Sources},
         report::Observed,
     },
+    trail::{Trail, writer::Writer},
     undo::{self, Undo},
 };
 use anyhow::Context;
@@ -82,9 +84,22 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(Command::Check { folder, output }) => {
-            return said(check(folder, &args.director_group, *output));
+            return said(commands::check(folder, &args.director_group, *output));
         }
-        Some(Command::Status { output }) => return said(status(&args.state_dir, *output)),
+        Some(Command::Status { output }) => {
+            return said(commands::status(&args.state_dir, *output));
+        }
+        Some(Command::History {
+            since,
+            until,
+            service,
+            table,
+            output,
+        }) => {
+            let filter = commands::filter(*since, *until, service.clone());
+            let shown = |filter| commands::history(&args.state_dir, &filter, *table, *output);
+            return said(filter.and_then(shown));
+        }
         Some(Command::Undo { .. }) | None => {}
     }
     tracing_subscriber::fmt()
@@ -112,37 +127,6 @@ fn said(result: anyhow::Result<ExitCode>) -> ExitCode {
         eprintln!("ipvs-agent: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-/// Prints what the agent on this host sees.
-fn status(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
-    let answer = local::ask(state_dir).map_err(anyhow::Error::msg)?;
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
-        Output::Text => print!("{}", answer.text(jiff::Timestamp::now())),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Checks a folder of manifests, and prints every mistake.
-fn check(folder: &Path, group: &str, output: Output) -> anyhow::Result<ExitCode> {
-    let checked = manifests::check(folder, group)
-        .with_context(|| format!("cannot read the manifests in {}", folder.display()))?;
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&checked)?),
-        Output::Text => {
-            for mistake in &checked.mistakes {
-                println!("{mistake}");
-            }
-            eprintln!(
-                "{}: {} objects, {} mistakes",
-                folder.display(),
-                checked.objects,
-                checked.mistakes.len()
-            );
-        }
-    }
-    Ok(ExitCode::from(u8::from(!checked.mistakes.is_empty())))
 }
 
 fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {
@@ -214,7 +198,15 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (orders, ordered) = unbounded_channel();
     let (claims, claimed) = unbounded_channel();
     let leases = args.manifests.is_none().then_some(leases);
-    let world = world(args, boot_id, api_time.clone(), orders, claims, leases);
+    let (trail, historian) =
+        Writer::start(&args.state_dir).context("cannot start the thread of the history")?;
+    let edges = Edges {
+        orders,
+        claims,
+        leases,
+        trail,
+    };
+    let world = world(args, boot_id, api_time.clone(), edges);
     let outside = Outside {
         api_time,
         leases: leases_asked,
@@ -257,6 +249,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     if writer.join().is_err() {
         tracing::error!("the checkpoint's thread failed");
     }
+    historian.finish();
     runtime.shutdown_background();
     drop(lock);
     anyhow::ensure!(ended.is_ok(), "the director's thread failed");
@@ -308,14 +301,21 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
     }
 }
 
-fn world(
-    args: &Args,
-    boot_id: String,
-    api_time: ApiTime,
+/// The loop's ends of the channels to other threads.
+struct Edges {
     orders: UnboundedSender<Order>,
     claims: UnboundedSender<Orders>,
     leases: Option<UnboundedSender<Looks>>,
-) -> World {
+    trail: Trail,
+}
+
+fn world(args: &Args, boot_id: String, api_time: ApiTime, edges: Edges) -> World {
+    let Edges {
+        orders,
+        claims,
+        leases,
+        trail,
+    } = edges;
     let state_dir = args.state_dir.clone();
     World {
         kernel: Box::new(|| Ok(Box::new(ipvs::Socket::open()?))),
@@ -336,6 +336,7 @@ fn world(
             None => Box::new(move || api_time.daytime()),
         },
         orders,
+        trail,
         heartbeat: Heartbeat::default(),
         prober: Heartbeat::default(),
     }

@@ -9,7 +9,7 @@
 //! where it stopped.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::Arc,
@@ -19,9 +19,10 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use ipvs::{ActualTable, DestinationConfig, OnConflict, Timeouts, WantedService, WantedTable};
+use jiff::Timestamp;
 
 use crate::{
-    act::{self, Edges, Outcome, Restored, State},
+    act::{self, Edges, Outcome, Restored, State, Writes},
     claim::{Orders, Segments},
     decide::{
         absence::Absence,
@@ -38,6 +39,7 @@ use crate::{
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
+    trail::{self, round::Round},
 };
 
 /// The time for which failed removals are retried.
@@ -105,8 +107,29 @@ pub fn undo(undo: &Undo<'_>, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         }
         _ => {}
     }
+    if let Err(error) = record(undo.state_dir, host.state.take_writes()) {
+        say(&format!(
+            "the history in the state folder lacks this command: {error}"
+        ));
+    }
     say("nothing of the agent's is left on this host");
     Ok(())
+}
+
+/// Records in the audit trail that nothing is ours any longer.
+fn record(state_dir: &Path, writes: Writes) -> std::io::Result<()> {
+    let round = Round {
+        at: Timestamp::now(),
+        writes: writes.list,
+        count: writes.count,
+        is_whole: true,
+        services: BTreeMap::new(),
+        host: Some(trail::round::Host {
+            timeouts: Some(Timeouts::default()),
+            ..trail::round::Host::default()
+        }),
+    };
+    trail::writer::record_undo(state_dir, round)
 }
 
 fn summary(remembered: &Remembered) -> String {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Edges, State, Wish, record, segment::Segment};
+use super::{Difference, Edges, State, Wish, record, segment::Segment};
 use crate::{
     act::retry::Subject,
     claim::{Orders, machine::Order},
@@ -184,6 +184,7 @@ fn look(
             match edges.links.make_device(DEVICE) {
                 Ok(()) => {
                     tracing::info!("made the device {DEVICE} for virtual addresses");
+                    state.writes.other(device(true));
                     state.succeeded(Subject::Device);
                     interfaces = edges.links.interfaces()?;
                     plan = plan_of(state, &interfaces);
@@ -320,6 +321,11 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
                 }
                 *state.segment.times.entry(address).or_default() += 1;
                 state.succeeded(Subject::Vip(address));
+                state.writes.other(Difference::Address {
+                    address,
+                    old: None,
+                    new: Some(interface.clone()),
+                });
                 plan.vips.insert(address, interface.clone());
                 state.own(Entry::Address(address, interface));
             }
@@ -354,6 +360,11 @@ fn remove_all(
                 tracing::info!("released {address} on {interface}");
                 state.segment.seen.remove(&address);
                 state.succeeded(Subject::Vip(address));
+                state.writes.other(Difference::Address {
+                    address,
+                    old: Some(interface.clone()),
+                    new: None,
+                });
                 state.disown(Entry::Address(address, interface));
             }
             Err(error) => {
@@ -395,12 +406,20 @@ fn remove_device(
     } {
         Ok(()) => {
             state.succeeded(Subject::Device);
+            state.writes.other(device(false));
             state.disown(Entry::Device(name));
         }
         Err(error) => {
             state.failed(Subject::Device, None, error.to_string(), now);
             state.are_addresses_unfinished = true;
         }
+    }
+}
+
+fn device(exists: bool) -> Difference {
+    Difference::Device {
+        name: DEVICE.to_owned(),
+        exists,
     }
 }
 

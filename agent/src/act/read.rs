@@ -97,6 +97,9 @@ fn read_all(state: &mut State, edges: &mut Edges<'_>) -> Result<(), ipvs::Error>
         }
     }
     let before = state.believed.take();
+    if before.is_none() {
+        state.writes.everything();
+    }
     let ours: Vec<_> = state.ours.table.services.keys().copied().collect();
     for key in ours {
         let before = before.as_ref().and_then(|before| before.get(&key));
@@ -126,6 +129,7 @@ fn note_drift(
     };
     if changed {
         state.drifted.insert((key, None));
+        state.writes.touched(key);
     }
     for destination in ours {
         let find = |service: Option<&ActualService>| {
@@ -138,6 +142,7 @@ fn note_drift(
         };
         if changed {
             state.drifted.insert((key, Some(*destination)));
+            state.writes.touched(key);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{
     subject,
     tuned::Tuned,
     unsettled::Unsettled,
+    writes::Writes,
 };
 use crate::{
     act::retry::{Retry, Subject},
@@ -90,6 +91,8 @@ pub struct State {
     left_at: BTreeMap<ServiceKey, Duration>,
     /// How often an address became ours or ceased to be ours.
     address_changes: u64,
+    /// What the rounds wrote to this host, for the audit trail.
+    pub(super) writes: Writes,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +128,7 @@ impl State {
         }
         self.segment = since.segment;
         self.repairs = since.repairs;
+        self.writes.everything();
         self.address_changes += since.address_changes + 1;
     }
 
@@ -214,6 +218,31 @@ impl State {
     /// then. Returns `None` before the first reading.
     pub fn believed(&self) -> Option<&ActualTable> {
         self.believed.as_ref()
+    }
+
+    /// Returns what the rounds wrote to this host since the last call.
+    pub fn take_writes(&mut self) -> Writes {
+        std::mem::take(&mut self.writes)
+    }
+
+    /// Returns the sysctls of ours, each with the value to which this run set
+    /// it. The value is `None` if this run has not looked at the sysctl yet.
+    pub fn sysctls_made(&self) -> BTreeMap<String, Option<String>> {
+        let names = self.ours.sysctls.keys();
+        let made = |name: &String| self.tuned.made.get(name).cloned();
+        names.map(|name| (name.clone(), made(name))).collect()
+    }
+
+    /// Returns the timeouts of connections that are ours, or `None` if this run
+    /// has not looked at them yet. 0 is a timeout that is not ours.
+    pub fn timeouts_made(&self) -> Option<Timeouts> {
+        let before = self.ours.timeouts;
+        let of = |before, wanted| if before == 0 { 0 } else { wanted };
+        self.timeouts_settled.map(|wanted| Timeouts {
+            tcp: of(before.tcp, wanted.tcp),
+            tcp_fin: of(before.tcp_fin, wanted.tcp_fin),
+            udp: of(before.udp, wanted.udp),
+        })
     }
 
     /// Returns the entries that are ours, and the intent in the journal.
@@ -332,6 +361,7 @@ impl State {
     fn change(&mut self, change: Change) {
         let (Change::Own(entry) | Change::Disown(entry)) = &change;
         self.address_changes += u64::from(matches!(entry, Entry::Address(..)));
+        self.writes.changed_hands(entry);
         self.ours.apply(&change);
         self.unsettled.add(change);
     }
@@ -348,6 +378,7 @@ impl State {
     /// on one service share a look-up, because there may be tens of thousands
     /// of operations.
     pub(super) fn done(&mut self, ops: &[&Op], now: Duration) {
+        self.writes.operations(ops, self.believed.as_ref());
         let deleted = ops.iter().filter(|op| matches!(op, Op::DeleteService(_)));
         self.left_at.extend(deleted.map(|op| (op.service(), now)));
         if !self.ours.table.adopted.is_empty() {
@@ -386,43 +417,6 @@ impl State {
             found.destinations.reserve(run.len() - whole);
             run.iter().for_each(|op| op.apply_within(found));
         }
-    }
-
-    /// Stores what a plan found, for the report: strangers' destinations,
-    /// entries left alone, and services in the wrong order. The new findings
-    /// replace the previous findings for `services`, or for all services if
-    /// `services` is `None`.
-    pub(super) fn keep_findings(&mut self, plan: &Plan, services: Option<&BTreeSet<ServiceKey>>) {
-        match services {
-            None => {
-                self.strangers.clear();
-                self.left.clear();
-                self.misordered.clear();
-            }
-            Some(services) => {
-                for key in services {
-                    self.strangers.remove(key);
-                    self.left.remove(key);
-                    self.misordered.remove(key);
-                }
-            }
-        }
-        for (service, destination) in &plan.strangers {
-            self.strangers
-                .entry(*service)
-                .or_default()
-                .push(*destination);
-        }
-        for (service, destination) in &plan.left {
-            self.left.entry(*service).or_default().push(*destination);
-        }
-        self.misordered.extend(&plan.misordered);
-    }
-
-    /// Whether a wanted service is a stranger's and was left alone.
-    pub(super) fn is_left(&self, service: &ServiceKey) -> bool {
-        let left = self.left.get(service);
-        left.is_some_and(|left| left.contains(&None))
     }
 
     pub(super) fn succeeded(&mut self, subject: Subject) {

@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, io, time::Duration};
 use crds::api::SysctlStatus;
 
 use super::{
-    Edges, State, Wish, record,
+    Difference, Edges, State, Wish, record,
     tuned::{Progress, Sysctls},
 };
 use crate::{
@@ -201,6 +201,14 @@ fn change(
             state.disown(Entry::Sysctl(of, before));
         }
     }
+    if is_touched {
+        state.writes.other(Difference::Sysctl {
+            name: name.clone(),
+            old: Some(found.to_owned()),
+            new: Some(value.clone()),
+            ours: true,
+        });
+    }
     set?;
     let now_found = edges.sysctls.read(name);
     let now_found = now_found.map_err(|error| words::unreadable(name, &error))?;
@@ -245,8 +253,11 @@ fn restore(
     for (name, before) in idle.collect::<Vec<_>>() {
         let made = state.tuned.made.get(&name).cloned();
         match restore_one(edges, &name, &before, made.as_deref()) {
-            Ok(()) => {
+            Ok(written) => {
                 state.tuned.made.remove(&name);
+                if let Some(found) = written {
+                    state.writes.other(restored(&name, found, &before));
+                }
                 state.disown(Entry::Sysctl(name, before));
             }
             Err(error) => stuck.push(SysctlStatus {
@@ -262,15 +273,17 @@ fn restore(
     stuck
 }
 
+/// Restores one sysctl if nobody else changed it. Returns the value that was
+/// overwritten, or `None` if nothing was written.
 fn restore_one(
     edges: &mut Edges<'_>,
     name: &str,
     before: &str,
     made: Option<&str>,
-) -> io::Result<()> {
+) -> io::Result<Option<String>> {
     let found = match edges.sysctls.read(name) {
         // The module ip_vs was unloaded, so the sysctl no longer exists.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         found => found?,
     };
     let is_ours = match made {
@@ -280,8 +293,18 @@ fn restore_one(
     if is_ours && !sysctls::is_same(before, &found) {
         edges.sysctls.write(name, before)?;
         tracing::info!("{name} is {before} again: it is no longer needed");
+        return Ok(Some(found));
     }
-    Ok(())
+    Ok(None)
+}
+
+fn restored(name: &str, found: String, before: &str) -> Difference {
+    Difference::Sysctl {
+        name: name.to_owned(),
+        old: Some(found),
+        new: Some(before.to_owned()),
+        ours: false,
+    }
 }
 
 /// The result of restoring all sysctls that the agent set.
@@ -307,6 +330,7 @@ pub fn restore_all(state: &mut State, edges: &mut Edges<'_>) -> Restored {
             Ok(found) => match host::set(edges.sysctls, &name, &before) {
                 Ok(()) => {
                     let line = format!("{name} was {found} and is {before} again");
+                    state.writes.other(self::restored(&name, found, &before));
                     restored.done.push(line);
                     Ok(())
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipvs::Timeouts;
 
-use super::{Edges, State, record};
+use super::{Difference, Edges, State, record};
 use crate::{act::retry::Subject, decide::ours::Entry};
 
 /// Whether the agent must read the kernel's connection timeouts, because they
@@ -81,6 +81,20 @@ pub(super) fn apply(
                 error => Err(error),
             };
         }
+        state.writes.other(Difference::Timeouts {
+            old: each(
+                found,
+                change,
+                change,
+                |found, change, _| {
+                    if change == 0 { 0 } else { found }
+                },
+            ),
+            new: change,
+            ours: each(before, wanted, found, |before, wanted, found| {
+                if before == 0 || found == 0 { 0 } else { wanted }
+            }),
+        });
         if is_settled {
             let Timeouts { tcp, tcp_fin, udp } = change;
             state.repairs.note(format!("--set {tcp} {tcp_fin} {udp}"));

@@ -41,6 +41,7 @@ mod replaced;
 mod restored;
 mod running;
 mod silent;
+mod trail;
 mod walk;
 
 use self::running::*;

@@ -53,6 +53,8 @@ pub(super) struct Health {
     report: Arc<HealthReport>,
     is_report_old: bool,
     has_forgotten: bool,
+    /// The services whose wanted state changed, for the audit trail.
+    changed: BTreeSet<ServiceKey>,
     /// Limits the log lines about the health of servers.
     ration: Ration,
 }
@@ -69,6 +71,7 @@ impl Health {
             report: Arc::default(),
             is_report_old: false,
             has_forgotten: false,
+            changed: BTreeSet::new(),
             ration: Ration::default(),
         }
     }
@@ -162,6 +165,7 @@ impl Health {
         state: &mut State,
         now: Timestamp,
     ) {
+        self.changed.extend(&changed);
         for key in changed {
             let service = in_force.table.get(&key);
             let checked = in_force.checks.get(&key).zip(service);
@@ -184,7 +188,13 @@ impl Health {
             }
         }
         self.take_news(now);
+        self.changed.extend(&dirty);
         state.weights_changed(dirty);
+    }
+
+    /// Returns the services whose wanted state changed since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<ServiceKey> {
+        std::mem::take(&mut self.changed)
     }
 
     /// Sends the prober its orders to start and stop probes. Sends changed

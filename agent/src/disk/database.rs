@@ -10,7 +10,7 @@ use std::{
 
 use redb::{Database, DatabaseError, StorageError, backends::FileBackend};
 
-use super::SOCKET;
+use super::{FILE_MODE, HISTORY, SOCKET};
 
 /// A function that opens a database file. Tests pass a function that simulates
 /// a failing disk.
@@ -21,9 +21,6 @@ pub(crate) type OpenDatabase = Box<dyn FnMut(&Path) -> Result<Database, redb::Er
 const CACHE_BYTES: usize = 4 << 20;
 /// The mode of the state folder.
 const FOLDER_MODE: u32 = 0o700;
-/// The mode of the files in the state folder. The objects in the files may
-/// contain credentials, such as the HTTP headers of a health check.
-const FILE_MODE: u32 = 0o600;
 /// The permission bits of everybody except the owner.
 const OTHERS: u32 = 0o077;
 
@@ -93,7 +90,7 @@ fn restrict(folder: &Path) -> io::Result<Option<String>> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if is_database(&name) && entry.file_type()?.is_file() {
+        if (is_database(&name) || is_history(&name)) && entry.file_type()?.is_file() {
             restrict_one(&entry.path(), FILE_MODE)?;
         } else {
             has_others_files |= name != "lost+found" && !name.starts_with(SOCKET);
@@ -126,6 +123,11 @@ fn mode(path: &Path) -> io::Result<u32> {
 /// renamed by [`set_aside`].
 fn is_database(name: &str) -> bool {
     name.ends_with(".redb") || name.ends_with(".redb.unusable")
+}
+
+/// Whether a file of the state folder belongs to the audit trail.
+fn is_history(name: &str) -> bool {
+    name.starts_with(HISTORY) && name.ends_with(".jsonl")
 }
 
 /// Whether the content of a database file caused the error. If the content is
@@ -193,6 +195,8 @@ mod tests {
             "checkpoint.redb",
             "journal.redb.unusable",
             "checkpoint.redb.unusable",
+            "history.jsonl",
+            "history.4.jsonl",
         ];
         let folder = with_modes(&names.map(|name| (name, 0o644)));
         // An agent that was killed leaves its socket.

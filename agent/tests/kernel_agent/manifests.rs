@@ -27,6 +27,7 @@ use agent::{
     },
     input::{Input, manifests},
     tell::report::Observed,
+    trail::Trail,
 };
 use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, Socket, Timeouts};
 use nix::sched::{CloneFlags, unshare};
@@ -160,6 +161,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         segments: Box::new(unbounded_channel().0),
         orders: unbounded_channel().0,
         heartbeat: Heartbeat::default(),
+        trail: Trail::nowhere(),
         prober: Heartbeat::default(),
     };
     let (name, group) = ("a".to_owned(), "default".to_owned());

@@ -18,6 +18,7 @@ use agent::{
     heartbeat::Heartbeat,
     host::sockets::SockDiag,
     probe::{self, Counts},
+    trail::writer::Writer,
 };
 use anyhow::{Result, ensure};
 use tokio::sync::mpsc::unbounded_channel;
@@ -71,6 +72,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let state_dir = folder.path().to_owned();
     let (orders, ordered) = unbounded_channel();
+    let (trail, _) = Writer::start(folder.path())?;
     let world = World {
         kernel: Box::new(|| Ok(Box::new(Nothing::default()))),
         links: Box::new(|| Ok(Box::new(Nowhere))),
@@ -88,6 +90,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         daytime: Box::new(clock::local_daytime),
         orders,
         heartbeat: Heartbeat::default(),
+        trail,
         prober: Heartbeat::default(),
     };
     let agent = AgentThreads::start(world, folder.path())?;

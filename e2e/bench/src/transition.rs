@@ -30,6 +30,7 @@ use agent::{
     host::{netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost},
     input::reader,
     probe::{self, target::Order},
+    trail::writer::Writer,
 };
 use anyhow::{Context, Result, bail, ensure};
 use e2e::host::{ip_here, run_here};
@@ -120,6 +121,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
     let (probed, heard) = mpsc::channel();
     let state_dir = folder.to_owned();
     let weights = moments.clone();
+    let (trail, _) = Writer::start(folder)?;
     let world = World {
         kernel: Box::new(move || {
             let socket = Socket::open()?;
@@ -141,6 +143,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         daytime: Box::new(clock::local_daytime),
         orders,
         heartbeat: Heartbeat::default(),
+        trail,
         prober: Heartbeat::default(),
     };
     let agent = AgentThreads::start(world, folder)?;

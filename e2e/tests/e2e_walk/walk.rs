@@ -1,5 +1,5 @@
 //! Takes the steps of the random walk one after another, and checks the kernel
-//! after every few steps.
+//! and the agent's audit trail after every few steps.
 
 use std::{
     collections::BTreeSet,
@@ -11,6 +11,7 @@ use e2e::{
     ApiServerAway, Host, Segment, SmallDisk,
     cluster::{Cluster, state_dir},
     eventually, kubectl,
+    process::program,
     segment::attach_to_management,
     wait::PATIENCE,
 };
@@ -345,6 +346,30 @@ impl Walk {
         };
         self.say(&format!("{when}, settled after {:?}", began.elapsed()));
         self.strangers.settled(&found, &desired);
+        self.settle_trail(when, &found, &desired);
+    }
+
+    /// Waits until the audit trail alone tells which entries of the kernel's
+    /// table `found` are the agent's: the desired ones.
+    fn settle_trail(&mut self, when: &str, found: &Table, desired: &Table) {
+        let ours = found.iter();
+        let ours = ours.filter(|(entry, _)| desired.contains_key(entry));
+        let ours: BTreeSet<_> = ours.map(|(_, line)| line.clone()).collect();
+        let mut command = program("ipvs-agent");
+        command.env("IPVS_STATE_DIR", self.disk.path());
+        command.args(["history", "--table"]);
+        let what = format!("{when}: the trail to tell what is the agent's in the kernel");
+        eventually(&what, PATIENCE, || {
+            let told = self.director.try_command(&mut command);
+            let told = told.map_err(|failed| failed.stderr())?;
+            let told = told.lines().filter(|line| line.starts_with('-'));
+            let told: BTreeSet<_> = told.map(str::to_owned).collect();
+            let differing = told.symmetric_difference(&ours);
+            match differing.collect::<Vec<_>>() {
+                differing if differing.is_empty() => Ok(()),
+                differing => Err(format!("{differing:#?}")),
+            }
+        });
     }
 
     /// Returns how the kernel's UDP timeout differs from the group's UDP

@@ -40,6 +40,7 @@ impl Doors {
             leases: Some(Box::new(world.clone())),
             sockets: Box::new(world.clone()),
             heartbeat: Heartbeat::default(),
+            trail: Trail::nowhere(),
             prober: Heartbeat::default(),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),

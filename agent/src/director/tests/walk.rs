@@ -5,13 +5,20 @@
 //! If an object still exists after a step, its served entries do not disappear
 //! during the step, not even for a moment. No service is created without a
 //! grant. At the end, the test grants everything, frees the disk and allows all
-//! removals. The kernel then has exactly the entries that the objects ask for.
+//! removals. The kernel then has exactly the entries that the objects ask for,
+//! and the audit trail alone tells the same.
 
 use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
+use crate::trail::{
+    book::{Book, News},
+    files::{Line, ManyChanges, replay},
+    ours::Ours,
+    round::Round,
+};
 
 const PORTS: [i32; 3] = [80, 81, 443];
 const SERVERS: [u8; 3] = [1, 2, 3];
@@ -32,8 +39,11 @@ enum Step {
     Disk {
         is_full: bool,
     },
-    /// The agent's run ends, and the next run starts.
-    Restart,
+    /// The agent's run ends, and the next run starts. If the agent was killed,
+    /// the trail lacks the last rounds.
+    Restart {
+        is_killed: bool,
+    },
     Wait(u64),
 }
 
@@ -50,7 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (last, pause).prop_map(|(last, pause)| Step::ReplaceServer(last, pause)),
         3 => any::<bool>().prop_map(Step::Grant),
         2 => any::<bool>().prop_map(|is_full| Step::Disk { is_full }),
-        1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(|is_killed| Step::Restart { is_killed }),
         2 => (1..20_u64).prop_map(Step::Wait),
     ]
 }
@@ -70,15 +80,24 @@ struct Walk {
     /// group.
     made: u32,
     edits: i64,
+    /// The rounds that the agent has told the trail but that are not in
+    /// `lines` yet.
+    rounds: Receiver<Round>,
+    book: Book,
+    /// The lines of the trail, each as one JSON document.
+    lines: Vec<String>,
 }
 
 impl Walk {
     fn begin() -> Self {
         let world = ModelWorld::new();
-        let agent = patient_director(&Doors::default(), &world);
+        let (agent, rounds) = director_with_trail(&world);
         let mut walk = Self {
             world,
             agent,
+            rounds,
+            book: Book::default(),
+            lines: Vec::new(),
             now: Duration::ZERO,
             services: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -155,13 +174,42 @@ impl Walk {
                 self.edit_group(false);
             }
             Step::Disk { is_full } => self.world.parts().disk_broken = is_full,
-            Step::Restart => {
-                self.agent = patient_director(&Doors::default(), &self.world);
+            Step::Restart { is_killed } => {
+                if !is_killed {
+                    self.write_trail();
+                }
+                self.book = Book::new(self.told());
+                (self.agent, self.rounds) = director_with_trail(&self.world);
                 self.list();
             }
             Step::Wait(seconds) => self.wait(seconds),
         }
         self.round();
+    }
+
+    /// Writes the rounds that the trail lacks, as the trail's thread does.
+    fn write_trail(&mut self) {
+        for round in self.rounds.try_iter() {
+            let at = round.at;
+            let lines = match self.book.hear(round) {
+                News::Records(records) => records.into_iter().map(Line::Record).collect(),
+                News::Snapshot { writes, cause } => vec![Line::Snapshot {
+                    at,
+                    change: Some(ManyChanges { writes, cause }),
+                    ours: self.book.ours.clone(),
+                }],
+            };
+            let lines = lines.iter().map(serde_json::to_string);
+            self.lines
+                .extend(lines.map(|line| line.expect("a line of the trail is JSON")));
+        }
+    }
+
+    /// Returns what is the agent's, according to the lines of the trail alone.
+    fn told(&self) -> Ours {
+        let lines = self.lines.iter().map(|line| serde_json::from_str(line));
+        let lines: Result<Vec<Line>, _> = lines.collect();
+        replay(&lines.expect("what the trail wrote can be read"))
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -272,6 +320,13 @@ fn taken_away(news: &str) -> Option<String> {
     }
 }
 
+fn director_with_trail(world: &ModelWorld) -> (Loop, Receiver<Round>) {
+    let mut agent = patient_director(&Doors::default(), world);
+    let (trail, rounds) = Trail::channel();
+    agent.world.trail = trail;
+    (agent, rounds)
+}
+
 fn made_service(port: i32, uid: u32) -> Loose<VirtualService> {
     let mut object = service(port, "wrr", 1);
     object.metadata.uid = Some(format!("service{uid}"));
@@ -317,5 +372,10 @@ proptest! {
         prop_assert_eq!(found, walk.wanted());
         let holders = walk.world.interfaces_with(ip(VIP));
         prop_assert_eq!(holders.is_empty(), walk.services.is_empty());
+        walk.write_trail();
+        let told = walk.told();
+        let table: BTreeSet<_> = told.table().iter().map(Op::to_string).collect();
+        prop_assert_eq!(table, walk.wanted(), "the trail tells the kernel's table");
+        prop_assert_eq!(told.addresses.contains_key(&ip(VIP)), !holders.is_empty());
     }
 }

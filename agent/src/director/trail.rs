@@ -1,0 +1,120 @@
+//! Tells the audit trail about a round.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{ObjectKey, Store};
+use ipvs::{ActualService, ServiceKey};
+
+use super::Loop;
+use crate::{
+    act::Outcome,
+    decide::{addresses::Missing, desired::Desired},
+    trail::{
+        record::Object,
+        round::{Host, Round, Seen, Wants},
+    },
+};
+
+impl Loop {
+    /// Tells the trail what the last round wrote, and what is ours and wanted
+    /// in the services that changed. `outcome` is `None` if the round failed.
+    pub(super) fn tell_trail(&mut self, outcome: Option<&Outcome>) {
+        let writes = self.state.take_writes();
+        let wanted = self.health.take_changed();
+        let is_whole = writes.is_whole || self.world.trail.is_behind();
+        if !self.world.trail.is_heard() || (writes.is_empty() && wanted.is_empty() && !is_whole) {
+            return;
+        }
+        // While the kernel's table is not known, only the writes are told. The
+        // round that reads the table again is told as a whole.
+        let is_known = self.state.believed().is_some();
+        let services: BTreeSet<_> = match is_whole {
+            _ if !is_known => BTreeSet::new(),
+            true => self.all_services(),
+            false => writes.services.into_iter().chain(wanted).collect(),
+        };
+        let services: BTreeMap<_, _> = services
+            .into_iter()
+            .map(|key| (key, self.seen(&key)))
+            .collect();
+        let host = (is_whole || writes.is_host_touched).then(|| self.host_of(outcome));
+        let round = Round {
+            at: (self.world.daytime)().here,
+            writes: writes.list,
+            count: writes.count,
+            is_whole: is_whole && is_known,
+            services,
+            host,
+        };
+        self.world.trail.tell(round);
+    }
+
+    fn all_services(&self) -> BTreeSet<ServiceKey> {
+        let ours = self.state.ours().table.services.keys();
+        let desired = self.places.desired().table.keys();
+        let all = ours.chain(desired).chain(self.health.table.keys());
+        all.copied().collect()
+    }
+
+    fn seen(&self, key: &ServiceKey) -> Seen {
+        let desired: &Desired = self.places.desired();
+        let servers = desired
+            .table
+            .get(key)
+            .map(|service| service.destinations.keys());
+        let servers = servers.into_iter().flatten().filter_map(|server| {
+            let object = desired.servers.get(&(*key, *server))?;
+            Some((*server, named(object, &self.objects.real_servers)))
+        });
+        let policy = desired.checks.get(key);
+        Seen {
+            ours: self.ours_of(key),
+            wants: Wants {
+                desired: desired.table.get(key).cloned(),
+                in_force: self.health.table.get(key).cloned(),
+                object: desired
+                    .services
+                    .get(key)
+                    .map(|object| named(object, &self.objects.virtual_services)),
+                servers: servers.collect(),
+                sorry: policy.and_then(|policy| Some(policy.sorry?.0)),
+            },
+        }
+    }
+
+    /// Returns the kernel's service with our destinations, if it is ours.
+    fn ours_of(&self, key: &ServiceKey) -> Option<ActualService> {
+        let ours = self.state.ours().table.services.get(key)?;
+        let found = self.state.believed()?.get(key)?;
+        let destinations = found.destinations.iter();
+        let destinations = destinations.filter(|(server, _)| ours.contains(*server));
+        Some(ActualService {
+            config: found.config.clone(),
+            destinations: destinations
+                .map(|(server, config)| (*server, *config))
+                .collect(),
+        })
+    }
+
+    fn host_of(&self, outcome: Option<&Outcome>) -> Host {
+        let ours = self.state.ours();
+        let missing = outcome.map(|outcome| &outcome.missing);
+        let missing = missing.into_iter().flatten();
+        let taken = missing.filter(|(_, why)| matches!(why, Missing::Taken(..)));
+        Host {
+            addresses: ours.addresses.clone(),
+            taken: taken.map(|(address, _)| *address).collect(),
+            sysctls: self.state.sysctls_made(),
+            timeouts: self.state.timeouts_made(),
+            device: ours.device.clone(),
+        }
+    }
+}
+
+fn named<C>(key: &ObjectKey, store: &Store<C>) -> Object {
+    Object {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        generation: store.get(key).map_or(0, |stored| stored.generation),
+    }
+}

@@ -1,0 +1,269 @@
+//! The files of the trail in the state folder: `history.jsonl`, and older files
+//! `history.1.jsonl` to `history.4.jsonl`. Each line is one JSON document. Each
+//! file begins with a snapshot of what was ours, so each file can be read alone.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ours::Ours,
+    record::{Cause, Record},
+};
+use crate::disk::{FILE_MODE, HISTORY};
+
+/// A file gets no more lines when it has this many bytes after its first
+/// snapshot, or [`PART`] of a small disk.
+const FULL_BYTES: u64 = 4 << 20;
+/// The part of the disk that the lines of one file may use. The journal on the
+/// same disk is more important than the trail.
+const PART: u64 = 64;
+/// The number of files, with the current one.
+const FILES: usize = 5;
+
+/// One line of a file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Line {
+    /// An agent started.
+    Start {
+        /// When the agent started.
+        at: Timestamp,
+        /// The version of the agent.
+        version: String,
+    },
+    /// A difference.
+    Record(Record),
+    /// What is ours.
+    Snapshot {
+        /// When this was ours.
+        at: Timestamp,
+        /// Why the snapshot was made, if it is not only the beginning of a
+        /// file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<ManyChanges>,
+        /// What is ours.
+        ours: Ours,
+    },
+}
+
+/// A round with too many differences for one record each.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManyChanges {
+    /// The number of writes.
+    pub writes: usize,
+    /// The cause of most differences.
+    pub cause: Cause,
+}
+
+/// The files, open for writing.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    file: Option<File>,
+    /// The size of the current file.
+    size: u64,
+    /// The size of the current file's first snapshot.
+    first: u64,
+    /// The limit for the bytes after the first snapshot.
+    room: u64,
+    /// The largest value of `room`.
+    pub(super) most: u64,
+}
+
+impl Files {
+    /// Returns the files in a folder. None of them is open yet.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            file: None,
+            size: 0,
+            first: 0,
+            room: 0,
+            most: FULL_BYTES,
+        }
+    }
+
+    /// Continues the current file, if it exists and can be used.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be opened.
+    pub fn resume(&mut self) -> io::Result<()> {
+        let path = path(&self.folder, 0);
+        let mut options = OpenOptions::new();
+        let mut file = match options.append(true).read(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        let mut first = Vec::new();
+        BufReader::new(File::open(&path)?).read_until(b'\n', &mut first)?;
+        if !is_snapshot(&first) {
+            return Ok(());
+        }
+        // A run that was killed may have left a part of a line.
+        file.write_all(b"\n")?;
+        self.room = self.room();
+        self.first = first.len() as u64;
+        self.size = file.metadata()?.len();
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Whether a file is open.
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether the current file should get no more lines.
+    pub fn is_full(&self) -> bool {
+        self.size > self.first + self.room
+    }
+
+    /// Appends lines to the current file.
+    ///
+    /// # Errors
+    /// Returns an error if no file is open, or if the disk does not accept the
+    /// lines. The file is then closed, because it may lack a part.
+    pub fn append(&mut self, lines: &[Line]) -> io::Result<()> {
+        let bytes = bytes(lines)?;
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::other("no file is open"));
+        };
+        if let Err(error) = file.write_all(&bytes) {
+            self.file = None;
+            return Err(error);
+        }
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Begins a new file with a snapshot, and removes the oldest file.
+    ///
+    /// # Errors
+    /// Returns an error if the disk does not accept the file. The older files
+    /// then stay as they are.
+    pub fn begin(&mut self, at: Timestamp, ours: &Ours) -> io::Result<()> {
+        self.file = None;
+        self.room = self.room();
+        let new = self.folder.join(format!("{HISTORY}.new.jsonl"));
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true);
+        let file = options.mode(FILE_MODE).open(&new)?;
+        let snapshot = Line::Snapshot {
+            at,
+            change: None,
+            ours: ours.clone(),
+        };
+        if let Err(error) = write(file, &snapshot) {
+            // On a full disk, the incomplete file takes room from the journal.
+            fs::remove_file(&new).unwrap_or_default();
+            return Err(error);
+        }
+        for number in (0..FILES - 1).rev() {
+            match fs::rename(path(&self.folder, number), path(&self.folder, number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let current = path(&self.folder, 0);
+        fs::rename(&new, &current)?;
+        let file = OpenOptions::new().append(true).open(&current)?;
+        self.size = file.metadata()?.len();
+        self.first = self.size;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Returns the limit for the bytes of one file.
+    fn room(&self) -> u64 {
+        let disk = nix::sys::statvfs::statvfs(&self.folder);
+        let size = disk.map(|disk| disk.blocks() * disk.fragment_size());
+        size.map_or(self.most, |size| self.most.min(size / PART))
+    }
+}
+
+fn write(file: File, line: &Line) -> io::Result<()> {
+    let mut buffer = BufWriter::new(file);
+    serde_json::to_writer(&mut buffer, line)?;
+    buffer.write_all(b"\n")?;
+    buffer.flush()
+}
+
+fn bytes(lines: &[Line]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut bytes, line)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+fn path(folder: &Path, number: usize) -> PathBuf {
+    folder.join(match number {
+        0 => format!("{HISTORY}.jsonl"),
+        number => format!("{HISTORY}.{number}.jsonl"),
+    })
+}
+
+fn is_snapshot(line: &[u8]) -> bool {
+    matches!(serde_json::from_slice(line), Ok(Line::Snapshot { .. }))
+}
+
+/// Reads all lines of the trail, oldest first. Leaves out lines that a run did
+/// not finish because it was killed.
+///
+/// # Errors
+/// Returns an error if a file exists but cannot be read.
+pub fn read(folder: &Path) -> io::Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for number in (0..FILES).rev() {
+        lines.extend(read_one(&path(folder, number))?);
+    }
+    Ok(lines)
+}
+
+/// Reads what is ours according to the trail.
+///
+/// # Errors
+/// Returns an error if a file exists but cannot be read.
+pub fn read_ours(folder: &Path) -> io::Result<Ours> {
+    for number in 0..FILES {
+        let lines = read_one(&path(folder, number))?;
+        if !lines.is_empty() {
+            return Ok(replay(&lines));
+        }
+    }
+    Ok(Ours::default())
+}
+
+/// Returns what is ours after `lines`.
+pub fn replay<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Ours {
+    let mut ours = Ours::default();
+    for line in lines {
+        match line {
+            Line::Start { .. } => {}
+            Line::Record(record) => ours.apply(record),
+            Line::Snapshot { ours: whole, .. } => ours.clone_from(whole),
+        }
+    }
+    ours
+}
+
+fn read_one(path: &Path) -> io::Result<Vec<Line>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    let mut lines = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        lines.extend(serde_json::from_slice::<Line>(&line?));
+    }
+    Ok(lines)
+}

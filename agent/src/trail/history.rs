@@ -1,0 +1,232 @@
+//! What `ipvs-agent history` shows. The code is pure: it does no I/O.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+use super::{
+    differences::differences,
+    files::{Line, ManyChanges, replay},
+    ours::Ours,
+    record::{Object, Objects, Record},
+    round::Host,
+};
+use crate::act::Difference;
+
+/// Which part of the trail to show.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Show nothing from before this time.
+    pub since: Option<Timestamp>,
+    /// Show nothing from after this time.
+    pub until: Option<Timestamp>,
+    /// Show only entries of this VirtualService: its namespace and its name.
+    pub service: Option<(String, String)>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened, as the command that does the same, or in words.
+    pub what: String,
+    /// The record, or `None` for the start of an agent.
+    #[serde(flatten)]
+    pub record: Option<Record>,
+    /// A round with too many differences, of which this event is a part or the
+    /// sum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<ManyChanges>,
+}
+
+impl Filter {
+    /// Returns the events that pass the filter, oldest first. A round with too
+    /// many differences is one event. With a filter for a service, the
+    /// service's part of the round is told difference by difference.
+    pub fn events(&self, lines: &[Line]) -> Vec<Event> {
+        let mut ours = Ours::default();
+        let mut events = Vec::new();
+        for line in lines {
+            match line {
+                Line::Start { at, version } => events.push(Event {
+                    at: *at,
+                    what: format!("the agent started, version {version}"),
+                    record: None,
+                    change: None,
+                }),
+                Line::Record(record) => {
+                    ours.apply(record);
+                    events.push(Event {
+                        at: record.at,
+                        what: record.what(),
+                        record: Some(record.clone()),
+                        change: None,
+                    });
+                }
+                Line::Snapshot {
+                    at,
+                    change,
+                    ours: now,
+                } => {
+                    if let Some(change) = change {
+                        events.extend(self.of_many(*at, change, &ours, now));
+                    }
+                    ours.clone_from(now);
+                }
+            }
+        }
+        events.retain(|event| self.passes(event));
+        events
+    }
+
+    /// Returns what is ours at the end of the filter's time, according to the
+    /// trail.
+    pub fn ours(&self, lines: &[Line]) -> Ours {
+        let is_past = |at: &Timestamp| self.until.is_some_and(|until| *at > until);
+        let until = lines.iter().take_while(|line| {
+            !is_past(match line {
+                Line::Start { at, .. } | Line::Snapshot { at, .. } => at,
+                Line::Record(record) => &record.at,
+            })
+        });
+        replay(until)
+    }
+
+    fn of_many(
+        &self,
+        at: Timestamp,
+        change: &ManyChanges,
+        before: &Ours,
+        now: &Ours,
+    ) -> Vec<Event> {
+        if self.service.is_none() {
+            let ((services, destinations), (services_now, destinations_now)) =
+                (before.counts(), now.counts());
+            let what = format!(
+                "{} writes in one round: services {services} -> {services_now}, destinations {destinations} -> {destinations_now}",
+                change.writes
+            );
+            return vec![Event {
+                at,
+                what,
+                record: None,
+                change: Some(change.clone()),
+            }];
+        }
+        let services = now.services.iter();
+        let services = services.map(|(key, service)| (*key, Some(service.actual())));
+        let services: BTreeMap<_, _> = services.collect();
+        let host = Host {
+            addresses: before.addresses.clone(),
+            sysctls: before
+                .sysctls
+                .keys()
+                .map(|name| (name.clone(), None))
+                .collect(),
+            device: before.device.clone(),
+            ..Host::default()
+        };
+        let found = differences(before, &services, true, &host);
+        let event = |difference| {
+            let objects = objects(&difference, now, before);
+            let record = Record {
+                at,
+                cause: change.cause,
+                written: true,
+                objects,
+                difference,
+            };
+            Event {
+                at,
+                what: record.what(),
+                record: Some(record),
+                change: Some(change.clone()),
+            }
+        };
+        found.into_iter().map(event).collect()
+    }
+
+    fn passes(&self, event: &Event) -> bool {
+        let is_in_time = self.since.is_none_or(|since| event.at >= since)
+            && self.until.is_none_or(|until| event.at <= until);
+        is_in_time
+            && self.service.as_ref().is_none_or(|(namespace, name)| {
+                let record = event.record.as_ref();
+                let object = record.and_then(|record| record.objects.virtual_service.as_ref());
+                object.is_some_and(|object| object.namespace == *namespace && object.name == *name)
+            })
+    }
+}
+
+/// Returns the objects for which an entry exists, or else existed.
+fn objects(difference: &Difference, now: &Ours, before: &Ours) -> Objects {
+    let Some((service, destination)) = difference.entry() else {
+        return Objects::default();
+    };
+    let known = || {
+        [now, before]
+            .into_iter()
+            .filter_map(|ours| ours.services.get(&service))
+    };
+    Objects {
+        virtual_service: known().find_map(|service| service.object.clone()),
+        real_server: destination.and_then(|key| {
+            known().find_map(|service| service.destinations.get(&key)?.object.clone())
+        }),
+    }
+}
+
+/// Returns the events as lines of text, with times in `zone`.
+pub fn text(events: &[Event], zone: &TimeZone) -> String {
+    let mut text = String::new();
+    for event in events {
+        let at = event.at.to_zoned(zone.clone());
+        let cause = match (&event.record, &event.change) {
+            (Some(record), _) => record.cause.name(),
+            (None, Some(change)) => change.cause.name(),
+            (None, None) => "start",
+        };
+        let objects = event.record.as_ref().map(|record| &record.objects);
+        let object =
+            |of: fn(&Objects) -> &Option<Object>| objects.and_then(|objects| of(objects).as_ref());
+        let names = [
+            object(|objects| &objects.virtual_service),
+            object(|objects| &objects.real_server),
+        ];
+        let names: Vec<_> = names.into_iter().flatten().map(Object::to_string).collect();
+        let names = match names.as_slice() {
+            [] => "-".to_owned(),
+            names => names.join(" "),
+        };
+        // Writing into a String does not fail.
+        let _ = writeln!(
+            text,
+            "{}  {cause:<8}  {names}  {}",
+            at.strftime("%Y-%m-%d %H:%M:%S"),
+            event.what
+        );
+    }
+    text
+}
+
+/// Returns what is ours as the commands that would make it.
+pub fn table(ours: &Ours) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    for op in ours.table() {
+        line(op.to_string());
+    }
+    for (address, interface) in &ours.addresses {
+        line(format!("ip address add {address} dev {interface}"));
+    }
+    for (name, value) in &ours.sysctls {
+        line(format!("sysctl -w {name}='{value}'"));
+    }
+    text
+}

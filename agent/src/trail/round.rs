@@ -1,0 +1,81 @@
+//! What the loop tells the trail about one round.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipvs::{ActualService, DestinationKey, ServiceKey, Timeouts, WantedService};
+use jiff::Timestamp;
+
+use super::record::Object;
+use crate::act::Difference;
+
+/// The result of one round.
+#[derive(Debug)]
+pub struct Round {
+    /// When the round ended.
+    pub at: Timestamp,
+    /// The round's writes, in order. Empty if there were more than
+    /// [`crate::act::MOST_WRITES`].
+    pub writes: Vec<Difference>,
+    /// The number of writes.
+    pub count: usize,
+    /// Whether `services` names all services. Services that it does not name
+    /// are then not ours.
+    pub is_whole: bool,
+    /// The services that changed, or whose wanted state changed.
+    pub services: BTreeMap<ServiceKey, Seen>,
+    /// The parts other than the IPVS table, if they may have changed.
+    pub host: Option<Host>,
+}
+
+/// A service after a round.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The kernel's service with our destinations, or `None` if the service is
+    /// not ours.
+    pub ours: Option<ActualService>,
+    /// What is wanted.
+    pub wants: Wants,
+}
+
+/// The wanted state of one service.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wants {
+    /// What the objects want, whatever the health of the servers is.
+    pub desired: Option<WantedService>,
+    /// What the round wanted: what the objects want, with what must not be
+    /// removed yet, and with the weights that health allows.
+    pub in_force: Option<WantedService>,
+    /// The VirtualService that wants the service.
+    pub object: Option<Object>,
+    /// The RealServers that want the destinations.
+    pub servers: BTreeMap<DestinationKey, Object>,
+    /// The service's sorry server.
+    pub sorry: Option<DestinationKey>,
+}
+
+impl Wants {
+    /// Whether nothing is wanted.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.desired.is_none() && self.in_force.is_none()
+    }
+}
+
+/// The parts of the host that are ours, other than the IPVS table.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// The virtual addresses, each with the name of its interface.
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// The wanted virtual addresses that another host has.
+    pub taken: BTreeSet<IpAddr>,
+    /// The sysctls that the agent set, each with its value. `None` is a value
+    /// that this run does not know yet.
+    pub sysctls: BTreeMap<String, Option<String>>,
+    /// The timeouts of connections that the agent set, or `None` if this run
+    /// does not know them yet. 0 is a timeout that the agent did not set.
+    pub timeouts: Option<Timeouts>,
+    /// The agent's own device for virtual addresses.
+    pub device: Option<String>,
+}
