@@ -109,6 +109,17 @@ pub struct Args {
     )]
     pub log: String,
 
+    /// Format of the log: lines of text, or one JSON document a line.
+    #[arg(
+        long,
+        env = "IPVS_LOG_FORMAT",
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = LogFormat::Text
+    )]
+    pub log_format: LogFormat,
+
     /// A command to run instead of the agent.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -122,6 +133,17 @@ pub enum Command {
     /// the socket agent.sock in --state-dir, and works without an API server. It
     /// fails if no agent answers.
     Status {
+        /// Format of the output.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Show the IPVS table of this host: what the kernel has, what the agent
+    /// wants, whose each entry is, connections, and what is wrong: the words of
+    /// a failed probe, a removal that is held, an operation that is tried again.
+    /// The command reads the kernel itself, asks the agent over the socket
+    /// agent.sock in --state-dir, and works without an API server. While no
+    /// agent runs, it takes the owners of the entries from the history.
+    Table {
         /// Format of the output.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -188,6 +210,15 @@ pub enum Command {
         /// Shell to write the script for.
         shell: Shell,
     },
+}
+
+/// The formats of the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text.
+    Text,
+    /// One JSON document a line.
+    Json,
 }
 
 /// The formats of a command's output.

@@ -3,16 +3,52 @@
 use std::{path::Path, process::ExitCode};
 
 use agent::{
-    args::Output,
+    args::{Args, Command, Output},
     input::manifests,
-    tell::local,
+    tell::local::{self, Question},
     trail::{self, history::Filter},
 };
 use anyhow::Context;
+use clap::CommandFactory;
 
-/// Prints what the agent on this host sees.
-pub(crate) fn status(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
-    let answer = local::ask(state_dir).map_err(anyhow::Error::msg)?;
+/// Runs a command that only prints. Returns the exit code, or `None` if the
+/// options ask for something else.
+pub(crate) fn print(args: &Args) -> Option<anyhow::Result<ExitCode>> {
+    let state_dir = &args.state_dir;
+    Some(match args.command.as_ref()? {
+        Command::Completion { shell } => {
+            let mut command = Args::command();
+            clap_complete::generate(*shell, &mut command, "ipvs-agent", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { folder, output } => check(folder, &args.director_group, *output),
+        Command::Status { output } => status(state_dir, *output),
+        Command::Table { output } => table(state_dir, *output),
+        Command::History {
+            since,
+            until,
+            service,
+            table,
+            output,
+        } => filter(*since, *until, service.clone())
+            .and_then(|filter| history(state_dir, &filter, *table, *output)),
+        Command::Undo { .. } => return None,
+    })
+}
+
+/// Prints what the agent on this host sees. If no agent answers, prints what the
+/// history tells, and fails.
+fn status(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let answer = match local::ask(state_dir, Question::Status) {
+        Ok(answer) => answer,
+        Err(why) => {
+            let known = trail::files::read(state_dir).unwrap_or_default();
+            if let Some(summary) = trail::history::summary(&known) {
+                println!("{summary}");
+            }
+            anyhow::bail!(why)
+        }
+    };
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
         Output::Text => print!("{}", answer.text(jiff::Timestamp::now())),
@@ -20,8 +56,33 @@ pub(crate) fn status(state_dir: &Path, output: Output) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints the IPVS table of this host.
+fn table(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let mut socket = ipvs::Socket::open()?;
+    let kernel = ipvs::Kernel::table(&mut socket)?;
+    let statistics = socket.statistics()?;
+    let known = match local::ask(state_dir, Question::Table) {
+        Ok(answer) => {
+            eprint!("{}", answer.heading(jiff::Timestamp::now()));
+            answer.table.unwrap_or_default()
+        }
+        Err(why) => {
+            eprintln!("{why}. The owners of the entries are those that the history tells");
+            let ours = trail::files::read_ours(state_dir).unwrap_or_default();
+            local::table::known_to_trail(&ours)
+        }
+    };
+    let exceptions = known.exceptions.clone();
+    let rows = known.with_kernel(&kernel, &statistics);
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
+        Output::Text => print!("{}", local::table::text(&rows, &exceptions)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Returns the filter for the given options of `ipvs-agent history`.
-pub(crate) fn filter(
+fn filter(
     since: Option<jiff::Span>,
     until: Option<jiff::Timestamp>,
     service: Option<(String, String)>,
@@ -43,7 +104,7 @@ pub(crate) fn filter(
 }
 
 /// Prints the trail, or the table according to the trail.
-pub(crate) fn history(
+fn history(
     state_dir: &Path,
     filter: &Filter,
     table: bool,
@@ -73,7 +134,7 @@ pub(crate) fn history(
 }
 
 /// Checks a folder of manifests, and prints every mistake.
-pub(crate) fn check(folder: &Path, group: &str, output: Output) -> anyhow::Result<ExitCode> {
+fn check(folder: &Path, group: &str, output: Output) -> anyhow::Result<ExitCode> {
     let checked = manifests::check(folder, group)
         .with_context(|| format!("cannot read the manifests in {}", folder.display()))?;
     match output {

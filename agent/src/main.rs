@@ -16,7 +16,7 @@ use std::{
 };
 
 use agent::{
-    args::{Args, Command},
+    args::{Args, Command, LogFormat},
     claim::{self, Orders},
     clock::{Clock, local_daytime, uptime},
     director::{Loop, World},
@@ -51,7 +51,7 @@ use agent::{
     undo::{self, Undo},
 };
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{
@@ -77,37 +77,13 @@ const RETRY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match &args.command {
-        Some(Command::Completion { shell }) => {
-            let mut command = Args::command();
-            clap_complete::generate(*shell, &mut command, "ipvs-agent", &mut std::io::stdout());
-            return ExitCode::SUCCESS;
-        }
-        Some(Command::Check { folder, output }) => {
-            return said(commands::check(folder, &args.director_group, *output));
-        }
-        Some(Command::Status { output }) => {
-            return said(commands::status(&args.state_dir, *output));
-        }
-        Some(Command::History {
-            since,
-            until,
-            service,
-            table,
-            output,
-        }) => {
-            let filter = commands::filter(*since, *until, service.clone());
-            let shown = |filter| commands::history(&args.state_dir, &filter, *table, *output);
-            return said(filter.and_then(shown));
-        }
-        Some(Command::Undo { .. }) | None => {}
+    if let Some(printed) = commands::print(&args) {
+        return printed.unwrap_or_else(|error| {
+            eprintln!("ipvs-agent: {error:#}");
+            ExitCode::FAILURE
+        });
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(&args.log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .init();
+    start_log(&args);
     let result = match &args.command {
         Some(Command::Undo { wait }) => take_out_of_service(&args, *wait),
         _ => run(&args),
@@ -121,12 +97,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the exit code of a command that prints its result. Prints an error.
-fn said(result: anyhow::Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        eprintln!("ipvs-agent: {error:#}");
-        ExitCode::FAILURE
-    })
+/// Starts the log, which goes to the standard error.
+fn start_log(args: &Args) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(&args.log)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {
@@ -142,6 +123,21 @@ fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {
 /// Returns the id of the machine's current boot.
 fn boot_id() -> anyhow::Result<String> {
     from_proc(BOOT_ID)
+}
+
+/// Returns the versions of the kernel and of its IPVS, such as `6.1.0, ip_vs
+/// 1.2.1`. Without IPVS, returns the version of the kernel alone.
+fn kernel() -> anyhow::Result<String> {
+    let release = from_proc(KERNEL_RELEASE)?;
+    let info = ipvs::Socket::open().and_then(|mut socket| ipvs::Kernel::info(&mut socket));
+    Ok(match info {
+        Ok(info) => {
+            let (major, minor, patch) = info.version;
+            format!("{release}, ip_vs {major}.{minor}.{patch}")
+        }
+        // The loop reports what is missing.
+        Err(_) => release,
+    })
 }
 
 fn from_proc(path: &str) -> anyhow::Result<String> {
@@ -167,12 +163,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let Some(lock) = wait_for_lock(&heard) else {
         return Ok(());
     };
-    tracing::info!("director {name} of group {}", args.director_group);
+    let kernel = kernel()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        kernel,
+        group = args.director_group,
+        state_dir = %args.state_dir.display(),
+        "director {name} starts"
+    );
     let identity = Identity {
         name: name.clone(),
         group: args.director_group.clone(),
         boot_id: boot_id.clone(),
-        kernel: from_proc(KERNEL_RELEASE)?,
+        kernel,
         lease_namespace: args.lease_namespace.clone(),
     };
     let (recorder, notes) = Recorder::new();
@@ -217,6 +220,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         first: identity.first_status(),
         observed: observed.clone(),
         heartbeat: outside.heartbeat.clone(),
+        book: historian.book.clone(),
     };
     let folder = args.state_dir.clone();
     runtime.spawn(async move { local::serve(&folder, shown).await });

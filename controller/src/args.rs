@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Accepts the objects of ipvs-operator and publishes their conditions.
@@ -55,9 +55,28 @@ pub struct Args {
     )]
     pub log: String,
 
+    /// Format of the log: lines of text, or one JSON document a line.
+    #[arg(
+        long,
+        env = "IPVS_LOG_FORMAT",
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = LogFormat::Text
+    )]
+    pub log_format: LogFormat,
+
     /// A command to run instead of the controller.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// The formats of the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text.
+    Text,
+    /// One JSON document a line.
+    Json,
 }
 
 /// The commands that the program can run instead of the controller.

@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser as _};
 use controller::{
-    args::{Args, Command},
+    args::{Args, Command, LogFormat},
     leader::Candidate,
     run,
 };
@@ -50,18 +50,21 @@ async fn start(args: Args) -> Result<()> {
         );
         return Ok(());
     }
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(&args.log)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 
     let config = config(&args).await?;
     info!(
-        "ipvs-controller {} for the API server {}",
-        env!("CARGO_PKG_VERSION"),
-        config.cluster_url
+        version = env!("CARGO_PKG_VERSION"),
+        api_server = %config.cluster_url,
+        "the controller starts"
     );
     let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
     let candidate = Candidate {

@@ -38,7 +38,7 @@ pub use model::{
     Family, ForwardingMethod, Info, Protocol, ServiceConfig, ServiceFlags, ServiceKey, Stats,
     Timeouts, Tunnel, TunnelChecksum, TunnelKind, WantedService, WantedTable,
 };
-pub use op::Op;
+pub use op::{Op, destination_options, service_options};
 pub use owned::{Gone, Owned};
 pub use plan::{OnConflict, Plan, plan, plan_services};
 pub use socket::{DestinationStatistics, ServiceStatistics, Socket, Statistics};

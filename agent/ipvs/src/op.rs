@@ -144,7 +144,25 @@ impl fmt::Display for Op {
     }
 }
 
-fn fmt_service(f: &mut fmt::Formatter<'_>, family: Family, config: &ServiceConfig) -> fmt::Result {
+/// Returns a service's configuration as options of ipvsadm, such as `-s wrr -p
+/// 300`.
+pub fn service_options(service: &ServiceKey, config: &ServiceConfig) -> String {
+    let mut options = String::new();
+    // Writing into a String does not fail.
+    let _ = fmt_service(&mut options, service.family(), config);
+    options.split_off(1)
+}
+
+/// Returns a destination's configuration as options of ipvsadm, such as `-m -w
+/// 1`.
+pub fn destination_options(config: &DestinationConfig) -> String {
+    let mut options = String::new();
+    // Writing into a String does not fail.
+    let _ = fmt_destination(&mut options, config);
+    options.split_off(1)
+}
+
+fn fmt_service(f: &mut impl fmt::Write, family: Family, config: &ServiceConfig) -> fmt::Result {
     let scheduler = match config.scheduler.as_str() {
         "" => "none",
         name => name,
@@ -173,7 +191,7 @@ fn fmt_service(f: &mut fmt::Formatter<'_>, family: Family, config: &ServiceConfi
     fmt_scheduler_flags(f, config)
 }
 
-fn fmt_scheduler_flags(f: &mut fmt::Formatter<'_>, config: &ServiceConfig) -> fmt::Result {
+fn fmt_scheduler_flags(f: &mut impl fmt::Write, config: &ServiceConfig) -> fmt::Result {
     let names = match config.scheduler.as_str() {
         "sh" => ["sh-fallback", "sh-port", "flag-3"],
         "mh" => ["mh-fallback", "mh-port", "flag-3"],
@@ -194,7 +212,7 @@ fn fmt_scheduler_flags(f: &mut fmt::Formatter<'_>, config: &ServiceConfig) -> fm
     Ok(())
 }
 
-fn fmt_destination(f: &mut fmt::Formatter<'_>, config: &DestinationConfig) -> fmt::Result {
+fn fmt_destination(f: &mut impl fmt::Write, config: &DestinationConfig) -> fmt::Result {
     match config.method {
         ForwardingMethod::Masquerade => f.write_str(" -m")?,
         ForwardingMethod::DirectRoute => f.write_str(" -g")?,
@@ -216,7 +234,7 @@ fn fmt_destination(f: &mut fmt::Formatter<'_>, config: &DestinationConfig) -> fm
     Ok(())
 }
 
-fn fmt_tunnel(f: &mut fmt::Formatter<'_>, tunnel: Tunnel) -> fmt::Result {
+fn fmt_tunnel(f: &mut impl fmt::Write, tunnel: Tunnel) -> fmt::Result {
     match tunnel.kind {
         TunnelKind::Ipip => return f.write_str(" --tun-type ipip"),
         TunnelKind::Gue => write!(f, " --tun-type gue --tun-port {}", tunnel.port)?,

@@ -53,6 +53,16 @@ pub enum Line {
     },
 }
 
+impl Line {
+    /// Returns the time of the line.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Start { at, .. } | Self::Snapshot { at, .. } => *at,
+            Self::Record(record) => record.at,
+        }
+    }
+}
+
 /// A round with too many differences for one record each.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

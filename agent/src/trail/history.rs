@@ -86,12 +86,7 @@ impl Filter {
     /// trail.
     pub fn ours(&self, lines: &[Line]) -> Ours {
         let is_past = |at: &Timestamp| self.until.is_some_and(|until| *at > until);
-        let until = lines.iter().take_while(|line| {
-            !is_past(match line {
-                Line::Start { at, .. } | Line::Snapshot { at, .. } => at,
-                Line::Record(record) => &record.at,
-            })
-        });
+        let until = lines.iter().take_while(|line| !is_past(&line.at()));
         replay(until)
     }
 
@@ -210,6 +205,26 @@ pub fn text(events: &[Event], zone: &TimeZone) -> String {
         );
     }
     text
+}
+
+/// Returns one sentence about what was ours when the trail ended, or `None` if
+/// there is no trail.
+pub fn summary(lines: &[Line]) -> Option<String> {
+    let last = lines.last()?.at();
+    let ours = replay(lines);
+    let (services, destinations) = ours.counts();
+    let addresses: Vec<_> = ours
+        .addresses
+        .iter()
+        .map(|(address, interface)| format!("{address} on {interface}"))
+        .collect();
+    let addresses = match addresses.is_empty() {
+        true => "no virtual address".to_owned(),
+        false => addresses.join(", "),
+    };
+    Some(format!(
+        "According to the history, which ends at {last}, the agent left {services} services with {destinations} destinations, and {addresses}"
+    ))
 }
 
 /// Returns what is ours as the commands that would make it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ipvs::{DestinationConfig, Op, ServiceConfig, Timeouts};
+use ipvs::{Op, Timeouts, destination_options, service_options};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -103,19 +103,17 @@ impl Record {
 }
 
 fn of(difference: &Difference) -> String {
+    let was = |options: Option<String>| {
+        let was = options.map(|options| format!(" (was {options})"));
+        was.unwrap_or_default()
+    };
     match difference {
         Difference::Service { service, old, new } => {
-            let words = |config: &ServiceConfig| {
-                let made = Op::NewService(*service, config.clone()).to_string();
-                options(&made, &Op::DeleteService(*service).to_string()[2..])
-            };
-            match (old, new) {
-                (_, None) => Op::DeleteService(*service).to_string(),
-                (None, Some(new)) => Op::NewService(*service, new.clone()).to_string(),
-                (Some(old), Some(new)) => {
-                    let edit = Op::SetService(*service, new.clone());
-                    format!("{edit} (was {})", words(old))
-                }
+            let old = old.as_ref().map(|old| service_options(service, old));
+            match new {
+                None => Op::DeleteService(*service).to_string(),
+                Some(new) if old.is_none() => Op::NewService(*service, new.clone()).to_string(),
+                Some(new) => format!("{}{}", Op::SetService(*service, new.clone()), was(old)),
             }
         }
         Difference::Destination {
@@ -124,23 +122,13 @@ fn of(difference: &Difference) -> String {
             old,
             new,
         } => {
-            let words = |config: DestinationConfig| {
-                let made = Op::NewDestination(*service, *destination, config).to_string();
-                let key = Op::DeleteDestination(*service, *destination).to_string();
-                options(&made, &key[2..])
+            let (service, destination) = (*service, *destination);
+            let op = match (old, new) {
+                (_, None) => Op::DeleteDestination(service, destination),
+                (None, Some(new)) => Op::NewDestination(service, destination, *new),
+                (Some(_), Some(new)) => Op::SetDestination(service, destination, *new),
             };
-            match (old, new) {
-                (old, None) => {
-                    let removed = Op::DeleteDestination(*service, *destination);
-                    let was = old.map(|old| format!(" (was {})", words(old)));
-                    format!("{removed}{}", was.unwrap_or_default())
-                }
-                (None, Some(new)) => Op::NewDestination(*service, *destination, *new).to_string(),
-                (Some(old), Some(new)) => {
-                    let edit = Op::SetDestination(*service, *destination, *new);
-                    format!("{edit} (was {})", words(*old))
-                }
-            }
+            format!("{op}{}", was(old.as_ref().map(destination_options)))
         }
         Difference::Address { address, old, new } => match (old, new) {
             (_, Some(new)) => format!("ip address add {address} dev {new}"),
@@ -166,10 +154,4 @@ fn of(difference: &Difference) -> String {
             false => format!("ip link del {name}"),
         },
     }
-}
-
-/// Returns the options that follow `key` in an ipvsadm command.
-fn options(command: &str, key: &str) -> String {
-    let found = command.split_once(key).map(|(_, options)| options.trim());
-    found.unwrap_or(command).to_owned()
 }

@@ -26,6 +26,7 @@ fn serving(silent: Duration) -> Scene {
         },
         observed,
         heartbeat: Heartbeat::aged(silent),
+        book: Arc::default(),
     };
     let path = folder.path().to_owned();
     runtime.spawn(async move { serve(&path, sources).await });
@@ -41,7 +42,7 @@ fn serving(silent: Duration) -> Scene {
 
 impl Scene {
     fn ask(&self) -> Result<Answer, String> {
-        ask(self.folder.path())
+        ask(self.folder.path(), Question::Status)
     }
 }
 
@@ -108,7 +109,7 @@ fn what_needs_attention_is_marked() {
 #[test]
 fn without_an_agent_the_answer_says_what_still_works() {
     let folder = tempfile::tempdir().expect("a folder");
-    let error = ask(folder.path()).expect_err("no agent runs");
+    let error = ask(folder.path(), Question::Status).expect_err("no agent runs");
     assert!(
         error.starts_with("no agent runs with the state folder"),
         "{error}"
@@ -120,6 +121,6 @@ fn without_an_agent_the_answer_says_what_still_works() {
         folder, _runtime, ..
     } = scene;
     drop(_runtime);
-    let error = ask(folder.path()).expect_err("the agent has ended");
+    let error = ask(folder.path(), Question::Status).expect_err("the agent has ended");
     assert!(error.starts_with("no agent runs"), "{error}");
 }

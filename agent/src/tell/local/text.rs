@@ -14,13 +14,14 @@ use crate::tell::publish::LONGEST_SILENCE;
 /// The largest number of lines for one list.
 const MOST: usize = 20;
 
-/// Returns the text for an answer: what needs attention comes first.
-pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
+/// Returns the first lines for an answer: whose it is, and how old.
+pub(super) fn heading(answer: &Answer, now: Timestamp) -> String {
     let Answer {
         director_name,
         loop_silent_seconds,
         observed_at,
         status,
+        ..
     } = answer;
     let mut text = String::new();
     let group = &status.director_group_name;
@@ -44,6 +45,13 @@ pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
              of the state folder or the kernel does not answer; the agent's log has more"
         );
     }
+    text
+}
+
+/// Returns the text for an answer: what needs attention comes first.
+pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
+    let status = &answer.status;
+    let mut text = heading(answer, now);
     for kind in condition::WRITTEN_BY_AGENTS {
         if let Some(found) = condition::find(&status.conditions, kind) {
             let mark = if condition::needs_attention(found) {
