@@ -2,8 +2,9 @@
 //!
 //! A block ```` ```console ```` has commands after a prompt, `$ ` or the name of
 //! a machine and `$ `, and below a command the output that the page shows. In a
-//! block without a fence, each line is a command. The comment
-//! `<!-- not run: WHY -->` before a block says why the lab cannot run it.
+//! block ```` ```sh ```` and in a block without a fence, each line is a command.
+//! The comment `<!-- not run: WHY -->` before a block says why the lab cannot
+//! run it.
 
 use std::{fs, path::Path};
 
@@ -27,7 +28,7 @@ pub(crate) struct Page {
 /// A block of code.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// The word after the fence, or `console` for a block without a fence.
+    /// `console` for commands, otherwise the word after the fence.
     pub(crate) language: String,
     pub(crate) text: String,
     /// Why the lab does not run the block.
@@ -76,8 +77,10 @@ impl Page {
                 }
                 Event::Start(Tag::CodeBlock(kind)) => {
                     let language = match kind {
-                        CodeBlockKind::Indented => "console".to_owned(),
-                        CodeBlockKind::Fenced(language) => language.to_string(),
+                        CodeBlockKind::Fenced(language) if &*language != "sh" => {
+                            language.into_string()
+                        }
+                        _ => "console".to_owned(),
                     };
                     block = Some(Block {
                         language,
