@@ -17,7 +17,7 @@ use clap_complete::Shell;
 pub struct Args {
     /// Name of this director. The agent creates a Director object with this
     /// name. Default: the host's name.
-    #[arg(long, env = "IPVS_NODE_NAME", value_name = "NAME")]
+    #[arg(long, env = "IPVS_NODE_NAME", global = true, value_name = "NAME")]
     pub node_name: Option<String>,
 
     /// DirectorGroup that this director belongs to.
@@ -69,6 +69,7 @@ pub struct Args {
     #[arg(
         long,
         env = "IPVS_KUBECONFIG",
+        global = true,
         value_name = "FILE",
         value_hint = ValueHint::FilePath
     )]
@@ -193,7 +194,9 @@ pub enum Command {
     /// agent's services from the kernel, and restore every sysctl. Stop the
     /// agent first. Run this command on a node that leaves the cluster, and
     /// before uninstalling the agent. The command uses --state-dir and
-    /// --sysctl-dir. If the command was interrupted, run it again.
+    /// --sysctl-dir. If the command was interrupted, run it again. With
+    /// --kubeconfig, the command also reports to the API server that the
+    /// director of --node-name is out of service.
     Undo {
         /// First wait up to this many seconds for connections to end. New
         /// connections get no server in the meantime.

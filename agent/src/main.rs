@@ -36,7 +36,7 @@ use agent::{
     input::{
         Input,
         api_time::ApiTime,
-        connection::connect,
+        connection::{client_of, connect},
         kubernetes,
         leases::{self, Leases, Looks},
         links, manifests, reader,
@@ -117,7 +117,31 @@ fn take_out_of_service(args: &Args, wait_seconds: u32) -> anyhow::Result<()> {
         boot_id: &boot_id()?,
         wait: Duration::from_secs(wait_seconds.into()),
     };
-    undo::undo(&undo, &mut |line| println!("{line}"))
+    undo::undo(&undo, &mut |line| println!("{line}"))?;
+    let Some(kubeconfig) = &args.kubeconfig else {
+        println!(
+            "the cluster learns of it within a minute, when the Lease of this director expires; \
+             with --kubeconfig, this command tells it at once"
+        );
+        return Ok(());
+    };
+    let name = node_name(args)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let reported = runtime.block_on(async {
+        let client = client_of(kubeconfig).await?;
+        let reported = publish::undone::report(client, &name).await;
+        reported.map_err(anyhow::Error::msg)
+    });
+    match reported {
+        Ok(true) => println!("the Director {name} says that it is out of service (Undone)"),
+        Ok(false) => println!("the cluster has no Director {name}"),
+        // This host is out of service, so the command has succeeded.
+        Err(error) => println!(
+            "cannot tell the cluster: {error:#}. It learns of it within a minute, when the Lease \
+             of this director expires"
+        ),
+    }
+    Ok(())
 }
 
 /// Returns the id of the machine's current boot.
@@ -146,10 +170,7 @@ fn from_proc(path: &str) -> anyhow::Result<String> {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let name = match &args.node_name {
-        Some(name) => name.clone(),
-        None => host_name()?,
-    };
+    let name = node_name(args)?;
     let boot_id = boot_id()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -261,7 +282,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn host_name() -> anyhow::Result<String> {
+/// Returns the name of this director.
+fn node_name(args: &Args) -> anyhow::Result<String> {
+    if let Some(name) = &args.node_name {
+        return Ok(name.clone());
+    }
     nix::unistd::gethostname()
         .context("cannot read the host's name: give --node-name")?
         .into_string()

@@ -115,6 +115,8 @@ pub mod reason {
     /// The director's kernel does not match the objects. `status.exceptions`
     /// lists the differences.
     pub const EXCEPTIONS: &str = "Exceptions";
+    /// `ipvs-agent undo` took the director out of service.
+    pub const UNDONE: &str = "Undone";
     /// No director of the group has a live Lease.
     pub const NO_DIRECTORS: &str = "NoDirectors";
     /// The service or server would capture the director's own traffic.

@@ -11,9 +11,6 @@ use e2e::cluster::workspace;
 
 use self::pages::{Page, pages};
 
-/// Commands of ipvs-agent that pages may mention before they exist.
-const COMING: [&str; 2] = ["history", "table"];
-
 #[track_caller]
 fn expect_none(wrong: &[String]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -66,7 +63,6 @@ fn commands_of_the_agent_and_targets_of_make_exist() {
                 let unknown = targets.filter(|target| !is_target(target));
                 wrong.extend(unknown.map(|target| format!("{at}: make has no target {target}")));
             }
-            ["ipvs-agent", command, ..] if COMING.contains(&command) => {}
             ["ipvs-agent", ..] => {
                 // The options --help and --version end the parsing, too.
                 let refused = Args::try_parse_from(&words).err();

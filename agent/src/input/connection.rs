@@ -50,6 +50,17 @@ pub async fn connect(kubeconfig: Option<&Path>, api_time: &ApiTime) -> (Client, 
     }
 }
 
+/// Returns a client of the API server that a kubeconfig file names. Does not
+/// wait until the API server answers.
+///
+/// # Errors
+/// Returns an error if the file cannot be used.
+pub async fn client_of(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let mut config = from_file(kubeconfig).await?;
+    set_timeouts(&mut config);
+    Client::try_from(config).context("cannot use TLS")
+}
+
 /// Sets how long a client waits for the API server, so that it notices a dead
 /// connection within a minute.
 pub fn set_timeouts(config: &mut Config) {

@@ -5,6 +5,7 @@
 mod attempt;
 mod director;
 mod lease;
+pub mod undone;
 
 use std::time::Duration;
 

@@ -42,6 +42,14 @@ pub fn director_not_programmed(
     condition(kind::PROGRAMMED, FALSE, reason, message, generation)
 }
 
+/// A Director's condition Programmed is False: `ipvs-agent undo` took the
+/// director out of service.
+pub fn undone(generation: i64) -> Condition {
+    let message = "ipvs-agent undo took this director out of service: nothing of the agent is left \
+                   on its host. Start the agent to put it back, or run `kubectl delete idir NAME`";
+    director_not_programmed(reason::UNDONE, message, generation)
+}
+
 /// How an administrator allows held removals: a command that works on any
 /// machine, because it has a time of its own instead of computing one.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 //! `kubectl get`: the object, the reason, and what to do. Where that is a
 //! command, the test runs it, and the fault ends.
 
+mod history;
 mod local;
 mod screen;
 
