@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, process::Command};
 use e2e::{
     Host, Process,
     cluster::{
-        Cluster, PATIENCE, example, forget_director, start_agent, state_dir, wait_until_ready,
+        Cluster, PATIENCE, example, forget_director, kubeconfig_of_director, start_agent,
+        state_dir, wait_for, wait_for_words, wait_until_ready,
     },
     course::{Course, NAT_VIP},
     eventually, ipvsadm, kubectl, kubectl_apply,
@@ -127,10 +128,24 @@ fn a_host_that_is_taken_out_of_service_is_as_it_was_before() {
         said.contains("nothing of the agent's is left on this host"),
         "{said}"
     );
+    assert!(
+        said.contains("when the Lease of this director expires"),
+        "{said}"
+    );
     before.expect(director, "after undo");
-    let again = director.try_command(&mut undo("director1"));
-    again.unwrap_or_else(|error| panic!("undo must succeed a second time: {error}"));
+    let mut telling = undo("director1");
+    telling.args(["--node-name", "director1", "--kubeconfig"]);
+    telling.arg(kubeconfig_of_director("director1"));
+    let again = director.try_command(&mut telling);
+    let said = again.unwrap_or_else(|error| panic!("undo must succeed a second time: {error}"));
+    assert!(said.contains("it is out of service (Undone)"), "{said}");
     before.expect(director, "after undo, twice");
+    wait_for("idir/director1", "Programmed", "False");
+    wait_for_words(
+        "idir/director1",
+        "Ready",
+        &["Undone", "kubectl delete idir"],
+    );
 
     // The agent does not restore sysctls on which other programs may depend,
     // even when no service is left. Only undo restores these sysctls.

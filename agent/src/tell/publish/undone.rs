@@ -27,15 +27,20 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub async fn report(client: Client, director: &str) -> Result<bool, String> {
     let written = time::timeout(PATIENCE, write(client, director)).await;
     match written {
-        Ok(written) => written.map_err(|error| error.to_string()),
+        Ok(written) => written.map_err(|error| explained(&error)),
         Err(_) => Err(format!("the API server did not answer in {PATIENCE:?}")),
     }
 }
 
 async fn write(client: Client, director: &str) -> Result<bool, kube::Error> {
     let directors: Api<Director> = Api::all(client);
-    let Some(existing) = directors.get_opt(director).await? else {
-        return Ok(false);
+    // An agent may patch its Director, but not get it. An empty patch returns
+    // the object.
+    let (nothing, parameters) = (Patch::Merge(serde_json::json!({})), PatchParams::default());
+    let existing = directors.patch_status(director, &parameters, &nothing);
+    let existing = match existing.await {
+        Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(false),
+        existing => existing?,
     };
     let generation = existing.metadata.generation.unwrap_or_default();
     let before = existing.status.unwrap_or_default();
@@ -47,6 +52,13 @@ async fn write(client: Client, director: &str) -> Result<bool, kube::Error> {
         .patch_status(director, &parameters, &patch)
         .await?;
     Ok(true)
+}
+
+fn explained(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(answer) => answer.message.clone(),
+        error => crds::advice::with_sources(error),
+    }
 }
 
 /// Returns the status of a director on whose host nothing of the agent is left.
