@@ -41,6 +41,7 @@ use agent::{
         links, manifests, reader,
     },
     probe::{self, target::Order},
+    reach::Reach,
     tell::{
         local,
         publish::{self, Identity, Sources},
@@ -219,12 +220,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
         api_time,
         leases: leases_asked,
         heartbeat: world.heartbeat.clone(),
+        reach: Reach::default(),
     };
     let shown = local::Sources {
         name: identity.name.clone(),
         first: identity.first_status(),
         observed: observed.clone(),
         heartbeat: outside.heartbeat.clone(),
+        reach: outside.reach.clone(),
     };
     let folder = args.state_dir.clone();
     runtime.spawn(async move { local::serve(&folder, shown).await });
@@ -372,6 +375,8 @@ struct Outside {
     leases: UnboundedReceiver<Looks>,
     /// The heartbeat of the loop.
     heartbeat: Heartbeat,
+    /// Whether the API server answers.
+    reach: Reach,
 }
 
 fn start_input(
@@ -392,7 +397,7 @@ fn start_input(
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
                 let (client, mut api_servers) =
-                    connect(kubeconfig.as_deref(), &outside.api_time).await;
+                    connect(kubeconfig.as_deref(), &outside.api_time, &outside.reach).await;
                 api_servers.look_first(&client, &input.events).await;
                 let vanished = Notify::new();
                 let (directors, counted) = watch::channel(0);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt, net::UnixListener, sync::watch, time};
 
 use super::report::{self, Observed};
-use crate::{disk::SOCKET, heartbeat::Heartbeat};
+use crate::{disk::SOCKET, heartbeat::Heartbeat, reach::Reach};
 
 /// How long a reader of the socket may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,11 +35,28 @@ pub struct Answer {
     pub director_name: String,
     /// The number of seconds since the loop last showed that it works.
     pub loop_silent_seconds: u64,
+    /// Since when the API server does not answer, or `None` if it answers or if
+    /// the agent uses none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server_away: Option<Away>,
     /// The time of the loop's findings, or `None` before the first ones.
     pub observed_at: Option<Time>,
     /// The Director's status, as the agent would report it now. Only the
     /// controller adds the conditions Alive, Reporting and Ready.
     pub status: DirectorStatus,
+}
+
+/// An API server that does not answer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Away {
+    /// The time of the first failure since the API server's last answer.
+    pub since: Time,
+    /// The URL of the API server, if the agent has a configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Why the latest request failed.
+    pub message: String,
 }
 
 /// The sources of the answers.
@@ -52,6 +69,8 @@ pub struct Sources {
     pub observed: watch::Receiver<Option<Observed>>,
     /// The heartbeat of the loop.
     pub heartbeat: Heartbeat,
+    /// Whether the API server answers.
+    pub reach: Reach,
 }
 
 /// Serves the socket in the state folder until the runtime ends. While the
@@ -99,6 +118,11 @@ pub async fn serve(folder: &Path, mut sources: Sources) {
                 let answer = Answer {
                     director_name: sources.name.clone(),
                     loop_silent_seconds: sources.heartbeat.age().as_secs(),
+                    api_server_away: sources.reach.away().map(|away| Away {
+                        since: Time(away.since),
+                        url: away.url,
+                        message: away.why,
+                    }),
                     observed_at: observed_at.clone(),
                     status: status.clone(),
                 };
