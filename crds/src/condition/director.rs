@@ -317,15 +317,18 @@ pub fn lease_expired(
     last: Option<&str>,
     generation: i64,
 ) -> Condition {
-    let last = last.map_or_else(String::new, |last| format!(", the last time at {last}"));
+    let last = last.map_or_else(String::new, |last| {
+        let second = last.trim_end_matches('Z').split('.').next();
+        format!(", the last time at {}Z", second.unwrap_or_default())
+    });
     condition(
         kind::ALIVE,
         FALSE,
         reason::LEASE_EXPIRED,
         format!(
-            "The agent has not renewed its Lease for {seconds} s{last}. Its kernel keeps \
-             forwarding, but what it serves now is not known. Look at the agent: kubectl get pods \
-             -A --field-selector spec.nodeName={director}"
+            "The agent has not renewed its Lease for {seconds} s{last}. Its kernel forwards what \
+             it knew then. Restart the agent, even if it seems to run: kubectl get pods -A \
+             --field-selector spec.nodeName={director}"
         ),
         generation,
     )
@@ -393,12 +396,12 @@ pub fn director_ready(conditions: &[Condition], generation: i64) -> Condition {
     let all = [kind::ALIVE, kind::REPORTING].into_iter();
     for kind in all.chain(WRITTEN_BY_AGENTS) {
         let Some(found) = find(conditions, kind) else {
-            return Condition {
-                message: format!("The agent has not reported its condition {kind} yet"),
-                ..pending(kind::READY, generation)
             if kind == kind::UNDISTURBED {
                 continue;
             }
+            return Condition {
+                message: format!("The agent has not reported its condition {kind} yet"),
+                ..pending(kind::READY, generation)
             };
         };
         if needs_attention(found) {

@@ -139,3 +139,10 @@ fn the_command_that_allows_removals_has_a_full_hour_which_is_not_too_near() {
         );
     }
 }
+
+#[test]
+fn a_dead_agent_is_told_with_its_last_second() {
+    let last = Some("2027-01-15T08:00:00.123456Z");
+    let said = lease_expired("lb-1", 40, last, 1).message;
+    assert!(said.contains("at 2027-01-15T08:00:00Z. "), "{said}");
+}
