@@ -48,6 +48,7 @@ pub mod input;
 mod pauses;
 pub mod probe;
 pub mod ration;
+pub mod reach;
 pub mod said;
 pub mod tell;
 pub mod trail;

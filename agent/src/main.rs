@@ -42,6 +42,7 @@ use agent::{
         links, manifests, reader,
     },
     probe::{self, target::Order},
+    reach::Reach,
     tell::{
         local,
         publish::{self, Identity, Sources},
@@ -235,6 +236,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         api_time,
         leases: leases_asked,
         heartbeat: world.heartbeat.clone(),
+        reach: Reach::default(),
     };
     let shown = local::Sources {
         name: identity.name.clone(),
@@ -242,6 +244,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         observed: observed.clone(),
         heartbeat: outside.heartbeat.clone(),
         book: historian.book.clone(),
+        reach: outside.reach.clone(),
     };
     let folder = args.state_dir.clone();
     runtime.spawn(async move { local::serve(&folder, shown).await });
@@ -402,6 +405,8 @@ struct Outside {
     leases: UnboundedReceiver<Looks>,
     /// The heartbeat of the loop.
     heartbeat: Heartbeat,
+    /// Whether the API server answers.
+    reach: Reach,
 }
 
 fn start_input(
@@ -422,7 +427,7 @@ fn start_input(
             let kubeconfig = args.kubeconfig.clone();
             runtime.spawn(async move {
                 let (client, mut api_servers) =
-                    connect(kubeconfig.as_deref(), &outside.api_time).await;
+                    connect(kubeconfig.as_deref(), &outside.api_time, &outside.reach).await;
                 api_servers.look_first(&client, &input.events).await;
                 let vanished = Notify::new();
                 let (directors, counted) = watch::channel(0);

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn not_held(address: &str) -> Condition {
-        condition::vip_not_held(address, "edge", ExpectedHolder::NotLive("lb-1"), 1)
+        condition::vip_not_held(address, "edge", ExpectedHolder::NotLive("lb-1", None), 1)
     }
 
     fn programmed() -> Status {

@@ -65,7 +65,10 @@ pub fn api_error(what: &str, answer: &Status) -> Option<String> {
     Some(format!("cannot {what}: {why}"))
 }
 
-const APPLY_DEFINITIONS: &str = "kubectl apply --server-side -f charts/ipvs-operator/crds";
+/// Without --force-conflicts, kubectl refuses to change definitions that helm
+/// installed.
+const APPLY_DEFINITIONS: &str =
+    "kubectl apply --server-side --force-conflicts -f charts/ipvs-operator/crds";
 
 /// Returns whether the API server's answer names an object (a namespace, for
 /// example). If an answer is about a whole kind, its details are missing (as in
@@ -133,7 +136,7 @@ mod tests {
             (
                 answer(404, "404 page not found\n"),
                 "cannot watch realservers: the API server does not know this kind; install the \
-                 chart's CRDs: kubectl apply --server-side -f charts/ipvs-operator/crds",
+                 chart's CRDs: kubectl apply --server-side --force-conflicts -f charts/ipvs-operator/crds",
             ),
             (
                 no_namespace,
@@ -143,7 +146,7 @@ mod tests {
             (
                 answer(500, ".status.health: field not declared in schema"),
                 "cannot watch realservers: the custom resource definitions are older than this \
-                 program; install the chart's CRDs: kubectl apply --server-side -f \
+                 program; install the chart's CRDs: kubectl apply --server-side --force-conflicts -f \
                  charts/ipvs-operator/crds",
             ),
             (

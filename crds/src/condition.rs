@@ -38,6 +38,8 @@ pub mod kind {
     /// A director holds back removals of entries until an administrator permits
     /// the removals.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
+    /// No other program undoes again and again what a director's agent writes.
+    pub const UNDISTURBED: &str = "Undisturbed";
     /// A director can probe real servers, and its probe results are valid.
     pub const PROBES_WORKING: &str = "ProbesWorking";
     /// A director's sysctls have the values that its services need.
@@ -147,6 +149,10 @@ pub mod reason {
     pub const OBJECTS_MISSING: &str = "ObjectsMissing";
     /// The director holds back no removal.
     pub const NOTHING_HELD: &str = "NothingHeld";
+    /// No other program undoes again and again what the agent writes.
+    pub const UNDISTURBED: &str = "Undisturbed";
+    /// Another program changes the agent's entries again and again.
+    pub const FOREIGN_WRITER: &str = "ForeignWriter";
     /// The director is probing real servers.
     pub const PROBING: &str = "Probing";
     /// No service has a health check.

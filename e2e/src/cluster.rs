@@ -2,6 +2,7 @@
 //! agents use tokens of the chart's service accounts, so that the chart's RBAC
 //! rules limit their rights.
 
+mod older;
 mod status;
 
 use std::{
@@ -24,7 +25,7 @@ use crate::{
 pub const NAMESPACE: &str = "ipvs-operator";
 /// The namespace of the directors' Leases, which the chart creates.
 pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
-pub use self::status::*;
+pub use self::{older::OlderDefinition, status::*};
 pub use crate::wait::PATIENCE;
 
 /// The installed chart with a running controller. Dropping a `Cluster` deletes

@@ -38,7 +38,7 @@ const LONG: [Long; 14] = [
     long("e2e_walk", 400, 1),
     long("e2e_vips", 400, 2),
     long("e2e_guard", 350, 2),
-    long("e2e_seen", 220, 1),
+    long("e2e_seen", 400, 2),
     long("e2e_tenant", 210, 1),
     long("e2e_transfers", 200, 1),
     long("e2e_resilience", 180, 1),

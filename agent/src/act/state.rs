@@ -462,7 +462,7 @@ impl State {
         let unfinished = &self.unfinished;
         self.drifted
             .retain(|(service, _)| unfinished.contains(service));
-        self.repairs.tell();
+        self.repairs.tell(now);
     }
 
     /// Whether an operation may be tried at `now`. While the creation of a

@@ -218,7 +218,7 @@ fn change(
         return Err(words::made_otherwise(value, &now_found));
     }
     match progress.was_met {
-        true => state.repairs.note(format!("sysctl {name}={value}")),
+        true => state.repairs.note_sysctl(format!("sysctl {name}={value}")),
         false => tracing::info!("{name} is {value} now, and was {found}: {}", setting.reason),
     }
     progress.was_met = true;

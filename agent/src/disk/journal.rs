@@ -111,7 +111,7 @@ impl Journal for NoJournal {
 pub enum JournalError {
     /// The state folder cannot be created or used.
     #[error(
-        "cannot use the state folder {path}: {source}; make it writable for the agent, or name another one with --state-dir"
+        "cannot use the state folder {path}: {source}; free space in it, make it writable for the agent, or name another one with --state-dir"
     )]
     Folder {
         /// The path of the state folder.

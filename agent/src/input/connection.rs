@@ -11,6 +11,7 @@ use kube::{
 use tokio::time;
 
 use super::{api_servers::ApiServers, api_time::ApiTime};
+use crate::reach::Reach;
 
 /// The pause before the agent looks for a usable configuration again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -21,7 +22,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(58);
 
 /// Waits for a usable configuration, and returns a client of the API server.
 /// Does not wait until the API server answers.
-pub async fn connect(kubeconfig: Option<&Path>, api_time: &ApiTime) -> (Client, ApiServers) {
+pub async fn connect(
+    kubeconfig: Option<&Path>,
+    api_time: &ApiTime,
+    reach: &Reach,
+) -> (Client, ApiServers) {
     let mut said = None;
     loop {
         let result = match kubeconfig {
@@ -33,12 +38,15 @@ pub async fn connect(kubeconfig: Option<&Path>, api_time: &ApiTime) -> (Client, 
         let client = result.and_then(|mut config| {
             set_timeouts(&mut config);
             let api_servers = ApiServers::of(&config, kubeconfig.is_none());
+            reach.is_at(config.cluster_url.to_string());
             let client = ClientBuilder::try_from(config).context("cannot use TLS")?;
-            Ok((client.with_layer(&api_time.layer()).build(), api_servers))
+            let client = client.with_layer(&api_time.layer());
+            Ok((client.with_layer(&reach.layer()).build(), api_servers))
         });
         match client {
             Ok(client) => return client,
             Err(error) => {
+                reach.failed(format!("{error:#}"));
                 let message = format!("{error:#}. Trying again");
                 if said.as_ref() != Some(&message) {
                     tracing::error!("{message}");

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::report::{self, Observed};
-use crate::{disk::SOCKET, heartbeat::Heartbeat, trail::book::Book};
+use crate::{disk::SOCKET, heartbeat::Heartbeat, reach::Reach, trail::book::Book};
 
 /// How long a reader of the socket may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,6 +44,10 @@ pub struct Answer {
     pub director_name: String,
     /// The number of seconds since the loop last showed that it works.
     pub loop_silent_seconds: u64,
+    /// Since when the API server does not answer, or `None` if it answers or if
+    /// the agent uses none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server_away: Option<Away>,
     /// The time of the loop's findings, or `None` before the first ones.
     pub observed_at: Option<Time>,
     /// The Director's status, as the agent would report it now. Only the
@@ -52,6 +56,19 @@ pub struct Answer {
     /// What the agent knows of the IPVS table, if the question asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<table::Known>,
+}
+
+/// An API server that does not answer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Away {
+    /// The time of the first failure since the API server's last answer.
+    pub since: Time,
+    /// The URL of the API server, if the agent has a configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Why the latest request failed.
+    pub message: String,
 }
 
 /// The sources of the answers.
@@ -66,6 +83,8 @@ pub struct Sources {
     pub heartbeat: Heartbeat,
     /// What the audit trail knows.
     pub book: Arc<Mutex<Book>>,
+    /// Whether the API server answers.
+    pub reach: Reach,
 }
 
 /// A question to the agent. It is the first line that a program writes to the
@@ -212,6 +231,11 @@ impl Shared {
         Answer {
             director_name: self.sources.name.clone(),
             loop_silent_seconds: self.sources.heartbeat.age().as_secs(),
+            api_server_away: self.sources.reach.away().map(|away| Away {
+                since: Time(away.since),
+                url: away.url,
+                message: away.why,
+            }),
             observed_at: observed.map(|observed| Time(observed.at)),
             status,
             table: known,

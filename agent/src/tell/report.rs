@@ -24,7 +24,7 @@ pub use self::{
     objects::{complaints, unreadable},
 };
 use crate::{
-    act::{Outcome, Sysctls, retry::Subject},
+    act::{self, Outcome, Sysctls, retry::Subject},
     decide::{caution::Hold, desired::Desired, permission::Doubt, protect},
     fair::{Room, keep, names},
     ration::Line,
@@ -161,6 +161,8 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         tell_sysctls(&mut status, &outcome.sysctls);
         let sysctls = sysctls(&outcome.sysctls, generation);
         condition::set(&mut status.conditions, sysctls, observed.at);
+        let undisturbed = undisturbed(&outcome.repairs, generation);
+        condition::set(&mut status.conditions, undisturbed, observed.at);
         let hold = observed.hold.as_ref();
         let release = Release {
             group: &observed.group,
@@ -216,6 +218,15 @@ fn tell_sysctls(status: &mut DirectorStatus, sysctls: &Sysctls) {
         all.truncate(MOST_SYSCTLS);
     }
     status.sysctls = all;
+}
+
+fn undisturbed(repairs: &act::Repairs, generation: i64) -> Condition {
+    let latest = repairs.latest.iter().map(String::as_str);
+    let latest = latest.filter(|repair| !repair.starts_with("sysctl "));
+    match repairs.are_endless {
+        true => condition::foreign_writer(latest, generation),
+        false => condition::undisturbed(generation),
+    }
 }
 
 fn sysctls(sysctls: &Sysctls, generation: i64) -> Condition {

@@ -271,7 +271,7 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
             let says = programmed.map_or("nothing yet", |programmed| &programmed.message);
             ExpectedHolder::Live(director.name, says)
         }
-        None => ExpectedHolder::NotLive(to_hold),
+        None => ExpectedHolder::NotLive(to_hold, live.first().map(|live| live.name)),
     };
     Some(condition::vip_not_held(
         &address,

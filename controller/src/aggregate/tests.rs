@@ -167,7 +167,7 @@ fn a_dead_director_is_named_and_not_waited_for() {
         alive("d1").starts_with("False/LeaseExpired: The agent has not renewed its Lease for 40 s")
     );
     assert!(
-        alive("d1").contains("for 40 s, the last time at 2026-01-01T00:00:00.00"),
+        alive("d1").contains("for 40 s, the last time at 2026-01-01T00:00:00Z. "),
         "{}",
         alive("d1")
     );

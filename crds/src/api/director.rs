@@ -186,9 +186,10 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub notices_omitted: i32,
     /// The director's conditions. The agent sets Programmed, RemovalsHeld,
-    /// ProbesWorking and SysctlsApplied. The controller sets Alive, Reporting
-    /// and Ready. Ready repeats the first of Alive, Reporting, Programmed,
-    /// RemovalsHeld, ProbesWorking and SysctlsApplied that needs attention.
+    /// Undisturbed, ProbesWorking and SysctlsApplied. The controller sets Alive,
+    /// Reporting and Ready. Ready repeats the first of Alive, Reporting,
+    /// Programmed, RemovalsHeld, Undisturbed, ProbesWorking and SysctlsApplied
+    /// that needs attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -1,4 +1,7 @@
-use std::fmt::{self, Display};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display},
+};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
@@ -8,9 +11,10 @@ use super::{
 
 /// The types of the conditions that a Director's agent writes, the most
 /// important first. The controller writes the others.
-pub const WRITTEN_BY_AGENTS: [&str; 4] = [
+pub const WRITTEN_BY_AGENTS: [&str; 5] = [
     kind::PROGRAMMED,
     kind::REMOVALS_HELD,
+    kind::UNDISTURBED,
     kind::PROBES_WORKING,
     kind::SYSCTLS_APPLIED,
 ];
@@ -151,6 +155,41 @@ pub fn no_removals_held(generation: i64) -> Condition {
     )
 }
 
+/// Undisturbed of a Director is True: other programs leave the director's
+/// entries alone, or change them only now and then.
+pub fn undisturbed(generation: i64) -> Condition {
+    condition(
+        kind::UNDISTURBED,
+        TRUE,
+        reason::UNDISTURBED,
+        "No other program changes entries of this director again and again",
+        generation,
+    )
+}
+
+/// Undisturbed of a Director is False: another program changes the director's
+/// entries again and again. `repairs` are the latest commands with which the
+/// agent repaired the entries. The message names each command once, in an order
+/// that does not depend on the latest repair.
+pub fn foreign_writer<'a>(
+    repairs: impl IntoIterator<Item = &'a str>,
+    generation: i64,
+) -> Condition {
+    let repairs: BTreeSet<_> = repairs.into_iter().collect();
+    condition(
+        kind::UNDISTURBED,
+        FALSE,
+        reason::FOREIGN_WRITER,
+        format!(
+            "Another program on this host changes entries of this director again and again, and \
+             the agent repairs them each time. Stop that program: keepalived, ldirectord, \
+             kube-proxy in mode ipvs, or a script with ipvsadm or ip. Repaired with: {}",
+            named(repairs)
+        ),
+        generation,
+    )
+}
+
 /// ProbesWorking of a Director is True, with the number of targets that the
 /// director probes. A target is one server under one health check.
 pub fn health_checks_probing(targets: usize, generation: i64) -> Condition {
@@ -286,15 +325,18 @@ pub fn lease_expired(
     last: Option<&str>,
     generation: i64,
 ) -> Condition {
-    let last = last.map_or_else(String::new, |last| format!(", the last time at {last}"));
+    let last = last.map_or_else(String::new, |last| {
+        let second = last.trim_end_matches('Z').split('.').next();
+        format!(", the last time at {}Z", second.unwrap_or_default())
+    });
     condition(
         kind::ALIVE,
         FALSE,
         reason::LEASE_EXPIRED,
         format!(
-            "The agent has not renewed its Lease for {seconds} s{last}. Its kernel keeps \
-             forwarding, but what it serves now is not known. Look at the agent: kubectl get pods \
-             -A --field-selector spec.nodeName={director}"
+            "The agent has not renewed its Lease for {seconds} s{last}. Its kernel forwards what \
+             it knew then. Restart the agent, even if it seems to run: kubectl get pods -A \
+             --field-selector spec.nodeName={director}"
         ),
         generation,
     )
@@ -351,16 +393,20 @@ pub fn reporting_unknown(generation: i64) -> Condition {
 }
 
 /// Ready of a Director repeats the first condition that needs attention of
-/// Alive, Reporting, Programmed, RemovalsHeld, ProbesWorking and
+/// Alive, Reporting, Programmed, RemovalsHeld, Undisturbed, ProbesWorking and
 /// SysctlsApplied. If none does, Ready is True. The message then has no numbers:
 /// a fleet's controller must not write each Director when a service is added.
 ///
 /// Ready is Unknown while a condition is missing, which a new director has not
-/// reported yet.
+/// reported yet. Only Undisturbed may be missing: agents of the first release do
+/// not report it.
 pub fn director_ready(conditions: &[Condition], generation: i64) -> Condition {
     let all = [kind::ALIVE, kind::REPORTING].into_iter();
     for kind in all.chain(WRITTEN_BY_AGENTS) {
         let Some(found) = find(conditions, kind) else {
+            if kind == kind::UNDISTURBED {
+                continue;
+            }
             return Condition {
                 message: format!("The agent has not reported its condition {kind} yet"),
                 ..pending(kind::READY, generation)

@@ -229,8 +229,9 @@ pub fn no_directors(group: &str, generation: i64) -> Condition {
 pub enum ExpectedHolder<'a> {
     /// A live director, and the message of its condition Programmed.
     Live(&'a str, &'a str),
-    /// The named holder is no live director of the group.
-    NotLive(&'a str),
+    /// The named holder is no live director of the group. The second director,
+    /// if there is one, is live and could hold the VIP instead.
+    NotLive(&'a str, Option<&'a str>),
 }
 
 /// Programmed is False: the kernels hold the service, but no director holds the
@@ -243,10 +244,11 @@ pub fn vip_not_held(
 ) -> Condition {
     let why = match expected {
         ExpectedHolder::Live(director, says) => format!("Director {director} says: {says}"),
-        ExpectedHolder::NotLive(director) => format!(
+        ExpectedHolder::NotLive(director, standby) => format!(
             "{director}, the named holder, is no live director of the group: start its agent, or \
              name another one: kubectl patch idg {group} --type=merge -p \
-             '{{\"spec\":{{\"addresses\":{{\"holder\":\"NAME\"}}}}}}'"
+             '{{\"spec\":{{\"addresses\":{{\"holder\":\"{}\"}}}}}}'",
+            standby.unwrap_or("NAME")
         ),
     };
     condition(

@@ -8,8 +8,8 @@ use std::{
 };
 
 use e2e::{
-    cluster::{Cluster, condition, start_agent, value, wait_for, wait_for_words},
-    control::{try_kubectl, try_kubectl_with_input},
+    cluster::{Cluster, OlderDefinition, condition, start_agent, value, wait_for, wait_for_words},
+    control::try_kubectl_with_input,
     course::{Course, another_service},
     kubectl, kubectl_apply,
 };
@@ -33,37 +33,6 @@ webhooks:
   sideEffects: None
   failurePolicy: Fail
 ";
-
-/// A definition of Directors without the status field `sysctls`, like an older
-/// version of the definition. Dropping an `OlderDefinition` adds the field
-/// again.
-struct OlderDefinition {
-    field: String,
-}
-
-const DEFINITION: &str = "crd/directors.ipvs.dev";
-const FIELD: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/sysctls";
-
-impl OlderDefinition {
-    fn begin() -> Self {
-        let path = FIELD.replace("/0/", "[0]/").replace('/', ".");
-        let field = value(DEFINITION, &path);
-        let remove = format!(r#"[{{"op":"remove","path":"{FIELD}"}}]"#);
-        kubectl(&["patch", DEFINITION, "--type=json", "-p", &remove]);
-        Self { field }
-    }
-}
-
-impl Drop for OlderDefinition {
-    fn drop(&mut self) {
-        let field = &self.field;
-        let add = format!(r#"[{{"op":"add","path":"{FIELD}","value":{field}}}]"#);
-        let added = try_kubectl(&["patch", DEFINITION, "--type=json", "-p", &add]);
-        if !added.is_success() {
-            eprintln!("the definition lacks its field: {}", added.stderr);
-        }
-    }
-}
 
 #[test]
 fn a_report_that_the_api_server_refuses_is_told_and_the_next_good_one_goes_through() {

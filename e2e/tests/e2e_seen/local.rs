@@ -3,36 +3,12 @@
 use std::fs;
 
 use e2e::{
-    Host,
-    cluster::{PATIENCE, example, start_agent_with_manifests, state_dir},
+    cluster::{example, start_agent_with_manifests, state_dir},
     course::Course,
-    eventually, layout,
-    process::program,
+    layout,
 };
 
-/// Runs `ipvs-agent status` on the director, and returns its output, or its
-/// error.
-fn status(director: &Host, options: &[&str]) -> Result<String, String> {
-    let mut command = program("ipvs-agent");
-    command
-        .env("IPVS_STATE_DIR", state_dir("director1"))
-        .arg("status")
-        .args(options);
-    let said = director.try_command(&mut command);
-    said.map_err(|failed| failed.stderr())
-}
-
-#[track_caller]
-fn expect_status(director: &Host, words: &[&str]) {
-    let said = eventually(&format!("{words:?} in the status"), PATIENCE, || {
-        let said = status(director, &[]).unwrap_or_else(|error| error);
-        match words.iter().all(|word| said.contains(word)) {
-            true => Ok(said),
-            false => Err(said),
-        }
-    });
-    println!("{said}");
-}
+use crate::screen::{expect_in_status, status};
 
 #[test]
 fn an_agent_without_an_api_server_says_on_its_host_what_it_sees() {
@@ -47,8 +23,9 @@ fn an_agent_without_an_api_server_says_on_its_host_what_it_sees() {
     );
 
     let mut agent = start_agent_with_manifests(&course.director, "director1", &folder);
-    expect_status(
+    expect_in_status(
         &course.director,
+        "all is well",
         &[
             "Director director1 of group default",
             "  Programmed=True Programmed",
@@ -57,7 +34,11 @@ fn an_agent_without_an_api_server_says_on_its_host_what_it_sees() {
         ],
     );
     course.stop_web(0);
-    expect_status(&course.director, &["web1: Down", "connection refused"]);
+    expect_in_status(
+        &course.director,
+        "a server is down",
+        &["web1: Down", "connection refused"],
+    );
     let json = status(&course.director, &["-o", "json"]).expect("an answer");
     assert!(json.contains("\"directorName\": \"director1\""), "{json}");
 
@@ -65,8 +46,14 @@ fn an_agent_without_an_api_server_says_on_its_host_what_it_sees() {
     let stopped = status(&course.director, &[]).expect_err("the process is stopped");
     assert!(stopped.contains("did not answer"), "{stopped}");
     agent.resume();
-    expect_status(&course.director, &["  Programmed=True Programmed"]);
+    expect_in_status(
+        &course.director,
+        "the agent goes on",
+        &["  Programmed=True Programmed"],
+    );
     agent.kill();
     let gone = status(&course.director, &[]).expect_err("the agent has ended");
     assert!(gone.contains("no agent runs"), "{gone}");
+    // The next test's agent must not read the journal of this one.
+    fs::remove_dir_all(state_dir("director1")).expect("the agent left a state folder");
 }

@@ -2,9 +2,12 @@
 //! `kubectl get`: the object, the reason, and what to do. Where that is a
 //! command, the test runs it, and the fault ends.
 
+mod agents;
 mod history;
 mod local;
 mod screen;
+mod strangers;
+mod upkeep;
 
 use e2e::{
     Process,
@@ -81,9 +84,9 @@ fn a_holder_that_is_no_director_is_on_the_screen_with_the_command_that_names_ano
             "VipNotHeld",
             "director9",
             "kubectl patch idg default",
+            "\"holder\":\"director1\"",
         ],
     );
-    let screen = screen.replace("NAME\"", "director1\"");
     run_from_screen(&screen, "kubectl patch idg default");
     wait_until_ready(&["web"]);
     expect_on_screen(

@@ -1,17 +1,21 @@
 //! The screen of a person who looks at the objects with kubectl.
 
-use e2e::{cluster::PATIENCE, control, eventually, kubectl};
+use e2e::{
+    Host,
+    cluster::{PATIENCE, state_dir},
+    control, eventually, kubectl,
+    process::program,
+};
 
 /// The size of a terminal, in columns and lines.
 const COLUMNS: usize = 100;
 const LINES: usize = 24;
 
-/// Returns what a terminal shows of `kubectl get` for all our kinds: the first
-/// lines, each broken at the terminal's width.
-fn screen() -> String {
-    let said = control::try_kubectl(&["get", "ivs,irs,idg,idir", "-A"]);
+/// Returns what a terminal shows of a command's output: the first lines, each
+/// broken at the terminal's width.
+fn shown(output: &str) -> String {
     let mut lines = Vec::new();
-    for line in said.stdout.lines() {
+    for line in output.lines() {
         let characters: Vec<char> = line.trim_end().chars().collect();
         match characters.is_empty() {
             true => lines.push(String::new()),
@@ -22,10 +26,41 @@ fn screen() -> String {
     lines.join("\n")
 }
 
-/// Waits until the screen shows all of `words`, wherever the terminal breaks
-/// the lines. Prints the screen, and returns it without line breaks.
+/// Returns what a terminal shows of `kubectl get` for all our kinds.
+fn screen() -> String {
+    shown(&control::try_kubectl(&["get", "ivs,irs,idg,idir", "-A"]).stdout)
+}
+
+/// Waits until the screen of `kubectl get` shows all of `words`, wherever the
+/// terminal breaks the lines. Prints the screen, and returns it without line
+/// breaks.
 #[track_caller]
 pub(crate) fn expect_on_screen(fault: &str, words: &[&str]) -> String {
+    expect_shown(fault, words, screen)
+}
+
+/// Waits until the screen of `ipvs-agent status` on a director shows all of
+/// `words`. Prints the screen, and returns it without line breaks.
+#[track_caller]
+pub(crate) fn expect_in_status(director: &Host, fault: &str, words: &[&str]) -> String {
+    expect_shown(fault, words, || {
+        shown(&status(director, &[]).unwrap_or_else(|error| error))
+    })
+}
+
+/// Runs `ipvs-agent status` on a director, and returns its output, or its error.
+pub(crate) fn status(director: &Host, options: &[&str]) -> Result<String, String> {
+    let mut command = program("ipvs-agent");
+    command
+        .env("IPVS_STATE_DIR", state_dir("director1"))
+        .arg("status")
+        .args(options);
+    let said = director.try_command(&mut command);
+    said.map_err(|failed| failed.stderr())
+}
+
+#[track_caller]
+fn expect_shown(fault: &str, words: &[&str], screen: impl Fn() -> String) -> String {
     let what = format!("{fault}: {words:?} in {LINES} lines of {COLUMNS} columns");
     let screen = eventually(&what, PATIENCE, || {
         let screen = screen();
@@ -66,7 +101,8 @@ pub(crate) fn expect_the_fleet_is_well(after: &str) {
     );
 }
 
-/// Runs the kubectl command that begins with `start` on the screen.
+/// Runs the kubectl command that begins with `start` on the screen. The command
+/// ends with its patch, with its sentence, or with its column.
 #[track_caller]
 pub(crate) fn run_from_screen(screen: &str, start: &str) {
     let (_, rest) = screen
@@ -76,7 +112,7 @@ pub(crate) fn run_from_screen(screen: &str, start: &str) {
         Some(patch) => rest[patch + 4..]
             .find('\'')
             .map(|quote| patch + 4 + quote + 1),
-        None => rest.find("  "),
+        None => rest.find(". ").into_iter().chain(rest.find("  ")).min(),
     };
     let command = format!("{start}{}", &rest[..end.unwrap_or(rest.len())]);
     let words = words(command.trim());

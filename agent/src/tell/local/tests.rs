@@ -10,6 +10,7 @@ use crate::tell::report::tests::well;
 struct Scene {
     folder: TempDir,
     observe: watch::Sender<Option<Observed>>,
+    reach: Reach,
     _runtime: Runtime,
 }
 
@@ -18,6 +19,7 @@ fn serving(silent: Duration) -> Scene {
     let folder = tempfile::tempdir().expect("a folder");
     let (observe, observed) = watch::channel(None);
     let runtime = Runtime::new().expect("a runtime");
+    let reach = Reach::default();
     let sources = Sources {
         name: "lb-1".to_owned(),
         first: DirectorStatus {
@@ -27,6 +29,7 @@ fn serving(silent: Duration) -> Scene {
         observed,
         heartbeat: Heartbeat::aged(silent),
         book: Arc::default(),
+        reach: reach.clone(),
     };
     let path = folder.path().to_owned();
     runtime.spawn(async move { serve(&path, sources).await });
@@ -36,6 +39,7 @@ fn serving(silent: Duration) -> Scene {
     Scene {
         folder,
         observe,
+        reach,
         _runtime: runtime,
     }
 }
@@ -88,6 +92,34 @@ fn a_loop_that_hangs_is_told_first() {
     assert!(answer.loop_silent_seconds >= 100, "{answer:?}");
     let text = answer.text(Timestamp::now());
     assert!(text.contains("THE LOOP HAS NOT ANSWERED FOR 10"), "{text}");
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_is_told_with_what_to_look_at() {
+    let scene = serving(Duration::ZERO);
+    assert_eq!(scene.ask().expect("an answer").api_server_away, None);
+    let told = |reach: &Reach| {
+        reach.failed("connection refused".to_owned());
+        let answer = scene.ask().expect("an answer");
+        let away = answer.api_server_away.as_ref().expect("it is away");
+        answer.text(away.since.0 + Duration::from_secs(42))
+    };
+    let text = told(&scene.reach);
+    for words in [
+        "THE API SERVER HAS NOT ANSWERED FOR 42 s, since 20",
+        "connection refused\nThis director keeps serving what it last knew",
+        "--kubeconfig",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    scene.reach.is_at("https://192.0.2.1:6443/".to_owned());
+    let text = told(&scene.reach);
+    for words in [
+        "THE API SERVER at https://192.0.2.1:6443/ HAS NOT ANSWERED",
+        "On this host: curl -k https://192.0.2.1:6443/readyz\n",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crds::{
 };
 use jiff::Timestamp;
 
-use super::Answer;
+use super::{Answer, Away};
 use crate::tell::publish::LONGEST_SILENCE;
 
 /// The largest number of lines for one list.
@@ -19,6 +19,7 @@ pub(super) fn heading(answer: &Answer, now: Timestamp) -> String {
     let Answer {
         director_name,
         loop_silent_seconds,
+        api_server_away,
         observed_at,
         status,
         ..
@@ -44,6 +45,9 @@ pub(super) fn heading(answer: &Answer, now: Timestamp) -> String {
             "THE LOOP HAS NOT ANSWERED FOR {loop_silent_seconds} s: what follows is old. The disk \
              of the state folder or the kernel does not answer; the agent's log has more"
         );
+    }
+    if let Some(away) = api_server_away {
+        text.push_str(&without_api_server(away, now));
     }
     text
 }
@@ -83,6 +87,35 @@ pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
     list(&mut text, "Notices", &status.notices);
     list(&mut text, "Last repairs", &status.repairs.latest);
     text
+}
+
+/// Says that the API server does not answer, what that means, and what to look
+/// at. Without a URL, the agent has no usable configuration.
+fn without_api_server(away: &Away, now: Timestamp) -> String {
+    let Away {
+        since,
+        url,
+        message,
+    } = away;
+    let since = since.0;
+    let seconds = now.duration_since(since).as_secs().max(0);
+    let at = url.as_ref().map(|url| format!(" at {url}"));
+    let remedy = match url {
+        Some(url) => format!(
+            "Look at the API server, and at the network, the firewall and DNS on the way to it. \
+             On this host: curl -k {}/readyz",
+            url.trim_end_matches('/')
+        ),
+        None => "Look at the agent's options: --kubeconfig, or --manifests to run without an API \
+                 server"
+            .to_owned(),
+    };
+    format!(
+        "THE API SERVER{} HAS NOT ANSWERED FOR {seconds} s, since {since:.0}: {message}\n\
+         This director keeps serving what it last knew. Changes of objects wait, and so do its \
+         reports.\n{remedy}\n",
+        at.unwrap_or_default()
+    )
 }
 
 fn vips(status: &DirectorStatus) -> Vec<String> {

@@ -12,6 +12,7 @@ use crate::{
 mod held;
 mod shares;
 mod sysctls;
+mod undisturbed;
 
 const WEB: &str = "192.0.2.10";
 const NOON: Timestamp = Timestamp::constant(1_800_000_000, 0);

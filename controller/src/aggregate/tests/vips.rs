@@ -57,6 +57,7 @@ fn a_holder_that_is_no_live_director_is_named() {
         ),
         "{said}"
     );
+    assert!(said.contains(r#""holder":"d1""#), "a live one: {said}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ fn well() -> Vec<Condition> {
         reporting(1),
         director_programmed(3, 6, 1),
         no_removals_held(1),
+        undisturbed(1),
         health_checks_nothing(1),
         sysctls_as_needed(0, 1),
     ]
@@ -49,6 +50,7 @@ fn ready_of_a_director_says_what_the_first_condition_that_needs_attention_says()
             removals_held(["-D -t 192.0.2.1:80"], release, 1),
             "TooManyRemovals",
         ),
+        (foreign_writer(["-e -t 192.0.2.1:80"], 1), "ForeignWriter"),
         (
             health_checks_void([("no route", 2)].into_iter(), 2, 1),
             "ProbesVoid",
@@ -80,6 +82,20 @@ fn a_director_that_has_not_reported_everything_is_not_ready_and_says_what_is_mis
             "The agent has not reported its condition Programmed yet"
         )
     );
+}
+
+#[test]
+fn a_director_whose_agent_is_of_the_first_release_is_ready() {
+    let mut conditions = well();
+    conditions.retain(|condition| condition.type_ != kind::UNDISTURBED);
+    assert_eq!(director_ready(&conditions, 1).status, TRUE);
+}
+
+#[test]
+fn repairs_that_go_on_and_on_are_told_in_the_same_words() {
+    let first = foreign_writer(["-e b", "-e a", "-e b"], 1);
+    assert_eq!(first, foreign_writer(["-e a", "-e b"], 1));
+    assert!(first.message.ends_with("Repaired with: -e a, -e b"));
 }
 
 #[test]
@@ -122,4 +138,11 @@ fn the_command_that_allows_removals_has_a_full_hour_which_is_not_too_near() {
             )
         );
     }
+}
+
+#[test]
+fn a_dead_agent_is_told_with_its_last_second() {
+    let last = Some("2027-01-15T08:00:00.123456Z");
+    let said = lease_expired("lb-1", 40, last, 1).message;
+    assert!(said.contains("at 2027-01-15T08:00:00Z. "), "{said}");
 }

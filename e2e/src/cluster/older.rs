@@ -1,0 +1,41 @@
+//! A definition of an older version, as after an upgrade of the programs alone.
+
+use super::value;
+use crate::control::{kubectl, try_kubectl};
+
+const DEFINITION: &str = "crd/directors.ipvs.dev";
+const FIELD: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/sysctls";
+
+/// A definition of Directors without the status field `sysctls`, like an older
+/// version of the definition. Dropping an `OlderDefinition` adds the field
+/// again.
+#[derive(Debug)]
+pub struct OlderDefinition {
+    field: String,
+}
+
+impl OlderDefinition {
+    /// Removes the field from the definition.
+    ///
+    /// # Panics
+    /// Panics if kubectl fails.
+    #[must_use]
+    pub fn begin() -> Self {
+        let path = FIELD.replace("/0/", "[0]/").replace('/', ".");
+        let field = value(DEFINITION, &path);
+        let remove = format!(r#"[{{"op":"remove","path":"{FIELD}"}}]"#);
+        kubectl(&["patch", DEFINITION, "--type=json", "-p", &remove]);
+        Self { field }
+    }
+}
+
+impl Drop for OlderDefinition {
+    fn drop(&mut self) {
+        let field = &self.field;
+        let add = format!(r#"[{{"op":"add","path":"{FIELD}","value":{field}}}]"#);
+        let added = try_kubectl(&["patch", DEFINITION, "--type=json", "-p", &add]);
+        if !added.is_success() {
+            eprintln!("the definition lacks its field: {}", added.stderr);
+        }
+    }
+}
