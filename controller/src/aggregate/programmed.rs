@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crds::{
-    Kind, ObjectKey, Objects, Resolved, Service, ServiceId,
+    AddressRule, Kind, ObjectKey, Objects, Resolved, Service, ServiceId,
     api::{DirectorCounts, DirectorException, VipHolder, int32},
     condition::{self, ExpectedHolder, kind, reason},
 };
@@ -232,11 +232,10 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
     let address = address.to_string();
     let generation = view.generation;
     let live = &view.group.live;
-    let holder = view
-        .objects
-        .group(&service.group)
-        .and_then(|group| group.in_force())
-        .and_then(|group| group.holder.as_deref());
+    let group = view.objects.group(&service.group);
+    let group = group.and_then(|group| group.in_force());
+    let holder = group.and_then(|group| group.holder.as_deref());
+    let is_manual = group.is_some_and(|group| group.addresses == AddressRule::Manual);
     let leaving_out: Vec<&str> = live
         .iter()
         .filter(|director| director.status.leaves_out_vips_of(&view.key.namespace))
@@ -258,6 +257,15 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
     if !leaving_out.is_empty() {
         return Some(condition::more_vips(leaving_out, &address, generation));
     }
+    let not_held = |expected| {
+        let group = &service.group;
+        Some(condition::vip_not_held(
+            &address, group, expected, generation,
+        ))
+    };
+    if is_manual {
+        return not_held(ExpectedHolder::AnotherProgram);
+    }
     let Some(to_hold) = to_hold else {
         return Some(condition::holder_not_named(
             &address,
@@ -265,18 +273,12 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
             generation,
         ));
     };
-    let expected = match live.iter().find(|live| live.name == to_hold) {
+    not_held(match live.iter().find(|live| live.name == to_hold) {
         Some(director) => {
             let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED);
             let says = programmed.map_or("nothing yet", |programmed| &programmed.message);
             ExpectedHolder::Live(director.name, says)
         }
         None => ExpectedHolder::NotLive(to_hold, live.first().map(|live| live.name)),
-    };
-    Some(condition::vip_not_held(
-        &address,
-        &service.group,
-        expected,
-        generation,
-    ))
+    })
 }

@@ -232,6 +232,8 @@ pub enum ExpectedHolder<'a> {
     /// The named holder is no live director of the group. The second director,
     /// if there is one, is live and could hold the VIP instead.
     NotLive(&'a str, Option<&'a str>),
+    /// Another program adds the VIPs (mode Manual).
+    AnotherProgram,
 }
 
 /// Programmed is False: the kernels hold the service, but no director holds the
@@ -249,6 +251,11 @@ pub fn vip_not_held(
              name another one: kubectl patch idg {group} --type=merge -p \
              '{{\"spec\":{{\"addresses\":{{\"holder\":\"{}\"}}}}}}'",
             standby.unwrap_or("NAME")
+        ),
+        ExpectedHolder::AnotherProgram => format!(
+            "The group's spec.addresses.mode is Manual, so the agents add no VIP. Look at the \
+             program that is to add it, keepalived for example, and at `ip address show to \
+             {address}` on each director"
         ),
     };
     condition(

@@ -44,6 +44,24 @@ fn a_vip_that_nobody_holds_is_said_with_what_to_do() {
 }
 
 #[test]
+fn in_mode_manual_the_program_that_adds_the_vips_is_to_be_looked_at() {
+    let mut scene = Scene::new();
+    for director in ["d1", "d2"] {
+        scene.report(director, json!({"vips": []}));
+    }
+    for addresses in [
+        json!({"mode": "Manual"}),
+        json!({"mode": "Manual", "holder": "d1"}),
+    ] {
+        scene.group(json!({"addresses": addresses}));
+        let said = scene.says(kind::READY);
+        assert!(said.starts_with("False/VipNotHeld: "), "{said}");
+        assert!(said.contains("mode is Manual"), "{said}");
+        assert!(!said.contains("holder"), "a holder has no effect: {said}");
+    }
+}
+
+#[test]
 fn a_holder_that_is_no_live_director_is_named() {
     let mut scene = Scene::new();
     scene.group(json!({"addresses": {"holder": "d9"}}));
