@@ -229,6 +229,10 @@ pub enum LogFormat {
 pub enum Output {
     /// Lines of text, whose form may change with any version.
     Text,
+    /// Text with whole lists, however long, and with generations of objects.
+    Wide,
+    /// YAML, whose fields keep their names.
+    Yaml,
     /// JSON, whose fields keep their names.
     Json,
 }

@@ -10,6 +10,7 @@ use agent::{
 };
 use anyhow::Context;
 use clap::CommandFactory;
+use serde::Serialize;
 
 /// Runs a command that only prints. Returns the exit code, or `None` if the
 /// options ask for something else.
@@ -49,9 +50,25 @@ fn status(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
             anyhow::bail!(why)
         }
     };
+    let now = jiff::Timestamp::now();
+    show(output, &answer, |is_wide| answer.text(now, is_wide))
+}
+
+/// Prints a value in the given format. `text` returns the value as text, and has
+/// to leave nothing out if its argument is true.
+fn show(
+    output: Output,
+    value: &impl Serialize,
+    text: impl FnOnce(bool) -> String,
+) -> anyhow::Result<ExitCode> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
-        Output::Text => print!("{}", answer.text(jiff::Timestamp::now())),
+        Output::Text => print!("{}", text(false)),
+        Output::Wide => print!("{}", text(true)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(value)?),
+        Output::Yaml => print!(
+            "{}",
+            serde_saphyr::to_string(&serde_json::to_value(value)?)?
+        ),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -74,11 +91,7 @@ fn table(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
     };
     let exceptions = known.exceptions.clone();
     let rows = known.with_kernel(&kernel, &statistics);
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-        Output::Text => print!("{}", local::table::text(&rows, &exceptions)),
-    }
-    Ok(ExitCode::SUCCESS)
+    show(output, &rows, |_| local::table::text(&rows, &exceptions))
 }
 
 /// Returns the filter for the given options of `ipvs-agent history`.
@@ -117,39 +130,30 @@ fn history(
         "no agent has written a history in the state folder {}: use --state-dir to name another",
         state_dir.display()
     );
-    match (table, output) {
-        (true, Output::Text) => print!("{}", trail::history::table(&filter.ours(&lines))),
-        (true, Output::Json) => {
-            println!("{}", serde_json::to_string_pretty(&filter.ours(&lines))?);
-        }
-        (false, Output::Text) => {
-            let text = trail::history::text(&filter.events(&lines), &jiff::tz::TimeZone::system());
-            print!("{text}");
-        }
-        (false, Output::Json) => {
-            println!("{}", serde_json::to_string_pretty(&filter.events(&lines))?);
-        }
+    if table {
+        let ours = filter.ours(&lines);
+        return show(output, &ours, |_| trail::history::table(&ours));
     }
-    Ok(ExitCode::SUCCESS)
+    let events = filter.events(&lines);
+    let zone = jiff::tz::TimeZone::system();
+    show(output, &events, |is_wide| {
+        trail::history::text(&events, &zone, is_wide)
+    })
 }
 
 /// Checks a folder of manifests, and prints every mistake.
 fn check(folder: &Path, group: &str, output: Output) -> anyhow::Result<ExitCode> {
     let checked = manifests::check(folder, group)
         .with_context(|| format!("cannot read the manifests in {}", folder.display()))?;
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&checked)?),
-        Output::Text => {
-            for mistake in &checked.mistakes {
-                println!("{mistake}");
-            }
-            eprintln!(
-                "{}: {} objects, {} mistakes",
-                folder.display(),
-                checked.objects,
-                checked.mistakes.len()
-            );
-        }
-    }
+    show(output, &checked, |_| {
+        let mistakes = checked.mistakes.iter();
+        mistakes.map(|mistake| format!("{mistake}\n")).collect()
+    })?;
+    eprintln!(
+        "{}: {} objects, {} mistakes",
+        folder.display(),
+        checked.objects,
+        checked.mistakes.len()
+    );
     Ok(ExitCode::from(u8::from(!checked.mistakes.is_empty())))
 }

@@ -133,6 +133,8 @@ pub struct Loop {
     /// The reason why the checkpoint cannot be written, or none if it can be
     /// written.
     checkpoint_trouble: Option<String>,
+    /// The mistakes in the manifests, one sentence each.
+    manifest_problems: Vec<String>,
     /// Whether the objects of the previous run were restored. The loop uses the
     /// restored objects until the inputs have listed all objects.
     restored: bool,
@@ -202,6 +204,7 @@ impl Loop {
             servers: tee(Kind::RealServer),
             groups: tee(Kind::DirectorGroup),
             checkpoint_trouble: None,
+            manifest_problems: Vec::new(),
             restored: false,
             name,
             group,

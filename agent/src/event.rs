@@ -83,6 +83,9 @@ pub enum Event {
     /// checkpoint can be written again. The event is sent when the reason
     /// changes.
     Checkpoint(Option<String>),
+    /// The mistakes in the manifests, one sentence each. The event is sent when
+    /// the mistakes change.
+    ManifestProblems(Vec<String>),
     /// The interfaces or addresses of the host changed.
     Links,
     /// All objects that the previous run knew have been sent. The loop may now

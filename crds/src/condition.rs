@@ -77,6 +77,9 @@ pub mod reason {
     pub const MARK_NOT_GRANTED: &str = "MarkNotGranted";
     /// The object exceeds a budget of its DirectorGroup.
     pub const BUDGET_EXCEEDED: &str = "BudgetExceeded";
+    /// The spec has fields that a director's agent does not know. The agent goes
+    /// on without them.
+    pub const UNKNOWN_FIELDS: &str = "UnknownFields";
     /// An immutable field was changed.
     pub const IMMUTABLE: &str = "Immutable";
     /// Every selected real server fits the service.

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, core::object::HasSpec};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
+use serde_path_to_error::Track;
 
 /// An object whose spec may not parse.
 ///
@@ -16,6 +17,9 @@ pub struct Loose<K: HasSpec> {
     pub metadata: ObjectMeta,
     /// The spec, or an error that names the unreadable field and the reason.
     pub spec: Result<K::Spec, String>,
+    /// The paths of the fields that this build does not know, such as
+    /// `spec.drain`. A newer version of the definitions may have them.
+    pub ignored: Vec<String>,
     /// Where the object comes from.
     pub source: Source,
     /// The value of `spec.directorGroupName`, even if other fields do not
@@ -54,10 +58,18 @@ where
             .get("directorGroupName")
             .and_then(Value::as_str)
             .map(str::to_owned);
-        let spec = serde_path_to_error::deserialize(spec).map_err(|error| unparsable(&error));
+        let mut ignored = Vec::new();
+        let mut track = Track::new();
+        let known = serde_path_to_error::Deserializer::new(spec, &mut track);
+        let spec = serde_ignored::deserialize(known, |path| ignored.push(format!("spec.{path}")));
+        let spec = spec.map_err(|error| {
+            let error = serde_path_to_error::Error::new(track.path(), error);
+            unparsable(&error)
+        });
         Ok(Self {
             metadata,
             spec,
+            ignored,
             source: Source::Api,
             group,
         })
@@ -102,6 +114,7 @@ where
         Self {
             metadata,
             spec: Ok(object.spec().clone()),
+            ignored: Vec::new(),
             source: Source::File,
             group: None,
         }
@@ -113,6 +126,7 @@ impl<K: HasSpec<Spec: Clone>> Clone for Loose<K> {
         Self {
             metadata: self.metadata.clone(),
             spec: self.spec.clone(),
+            ignored: self.ignored.clone(),
             source: self.source,
             group: self.group.clone(),
         }
@@ -124,6 +138,7 @@ impl<K: HasSpec<Spec: fmt::Debug>> fmt::Debug for Loose<K> {
         f.debug_struct("Loose")
             .field("metadata", &self.metadata)
             .field("spec", &self.spec)
+            .field("ignored", &self.ignored)
             .field("source", &self.source)
             .field("group", &self.group)
             .finish()
@@ -185,6 +200,17 @@ mod tests {
         }));
         assert_eq!(object.spec.unwrap().vip.unwrap().port, 80);
         assert_eq!(object.metadata.managed_fields, None);
+    }
+
+    #[test]
+    fn a_field_of_a_newer_version_is_named_and_the_rest_of_the_spec_is_there() {
+        let object = service(&json!({
+            "vip": {"address": "10.0.0.1", "port": 80, "quic": true},
+            "realServerSelector": {},
+            "drain": {"timeoutSeconds": 5},
+        }));
+        assert_eq!(object.ignored, ["spec.drain", "spec.vip.quic"]);
+        assert_eq!(object.spec.unwrap().vip.unwrap().port, 80);
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct Stored<C> {
     pub created: i64,
     /// Where the object comes from.
     pub source: Source,
+    /// The fields of the object's spec that this build does not know and leaves
+    /// out.
+    pub ignored: Box<[String]>,
     /// The object's labels.
     pub labels: Labels,
     /// The name of the object's DirectorGroup, as the spec in force gives it.
@@ -251,6 +254,7 @@ where
             metadata,
             spec,
             source,
+            ignored,
             ..
         } = object;
         let key = ObjectKey {
@@ -294,6 +298,7 @@ where
                 .creation_timestamp
                 .map_or(0, |time| time.0.as_second()),
             source,
+            ignored: ignored.into(),
             labels: labels.into_iter().collect(),
             group,
             current,

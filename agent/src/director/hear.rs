@@ -163,6 +163,10 @@ impl Loop {
                 self.checkpoint_trouble = trouble;
                 Reason::Retry.when(changed)
             }
+            Event::ManifestProblems(problems) => {
+                self.manifest_problems = problems;
+                Reason::Retry
+            }
             Event::Links => {
                 self.state.links_changed();
                 self.protection.look_again();

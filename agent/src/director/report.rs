@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crds::condition::Release;
+use crds::{ObjectKey, condition::Release};
 
 use super::Loop;
 use crate::{
     act::Outcome,
     ration::Line,
-    tell::report::{Observed, oddities},
+    tell::report::{Observed, oddities, unknown_fields},
 };
 
 impl Loop {
@@ -32,8 +32,21 @@ impl Loop {
             hold: self.hold(),
             doubt: self.doubt.clone(),
             checkpoint_trouble: self.checkpoint_trouble.clone(),
+            input_problems: self.input_problems(),
             protection: self.protection.report(),
         }
+    }
+
+    /// Returns the problems with what the inputs gave, one sentence each.
+    fn input_problems(&self) -> Vec<String> {
+        let group = self
+            .objects
+            .director_groups
+            .get(&ObjectKey::cluster(&*self.group));
+        let unknown = group.and_then(|group| unknown_fields(&group.ignored));
+        let unknown = unknown.map(|why| format!("DirectorGroup {}: {why}", self.group));
+        let manifests = self.manifest_problems.iter().cloned();
+        unknown.into_iter().chain(manifests).collect()
     }
 
     /// Logs the unusual conditions of this host that were not logged before.

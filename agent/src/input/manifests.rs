@@ -51,6 +51,7 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
     } = input;
     let mut manifests = Manifests::new(group, files, known);
     let mut said = Said::default();
+    let mut told = Vec::new();
     let first = [
         Event::Directors(BTreeSet::from([me.to_owned()])),
         // The agent reads manifests instead of an API server. So the loop must
@@ -82,6 +83,13 @@ pub fn watch(folder: &Path, me: &str, group: &str, input: Input) {
                 }
                 if taken.changed && manifests.send(&events).is_err() {
                     return;
+                }
+                let problems = manifests.problems();
+                if problems != told {
+                    told.clone_from(&problems);
+                    if events.send(Event::ManifestProblems(problems)).is_err() {
+                        return;
+                    }
                 }
             }
             Err(error) => {
@@ -201,6 +209,8 @@ struct Manifests {
     is_group_missing: bool,
     /// The objects in force, by the file that contains them.
     in_force: BTreeMap<PathBuf, Vec<Document>>,
+    /// The problems of each file, as last read.
+    problems: BTreeMap<PathBuf, Vec<Problem>>,
     /// The last reading's problems with objects that appear more than once.
     repeated: BTreeSet<Problem>,
     /// The last good text of each file, possibly from the previous run.
@@ -233,6 +243,7 @@ impl Manifests {
             known,
             is_group_missing: false,
             in_force: BTreeMap::new(),
+            problems: BTreeMap::new(),
             repeated: BTreeSet::new(),
             begun: false,
         }
@@ -258,6 +269,7 @@ impl Manifests {
         let had_group = self.has_group();
         let before = self.in_force.clone();
         self.in_force.retain(|path, _| files.contains_key(path));
+        self.problems.retain(|path, _| files.contains_key(path));
         if !is_doubtful {
             self.last_good.retain(|path, _| {
                 let is_there = files.contains_key(path);
@@ -298,7 +310,8 @@ impl Manifests {
             } else {
                 self.in_force.insert(path.clone(), documents);
             }
-            taken.problems.extend(problems);
+            taken.problems.extend(problems.iter().cloned());
+            self.problems.insert(path.clone(), problems);
         }
         let has_group = self.in_force.values().flatten().any(|of| self.is_group(of));
         self.is_group_missing = !has_group && had_group && (is_doubtful || self.is_group_missing);
@@ -310,6 +323,13 @@ impl Manifests {
         self.repeated = repeated;
         taken.changed |= self.in_force != before;
         taken
+    }
+
+    /// Returns all mistakes in the folder's files, as one sentence each.
+    fn problems(&self) -> Vec<String> {
+        let of_files = self.problems.values().flatten();
+        let all = of_files.chain(&self.repeated);
+        all.map(Problem::to_string).collect()
     }
 
     /// Whether the director's own group exists. Before the first reading, the

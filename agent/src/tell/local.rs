@@ -298,9 +298,10 @@ impl Answer {
         text::heading(self, now)
     }
 
-    /// Returns the answer as text for people.
-    pub fn text(&self, now: Timestamp) -> String {
-        text::of(self, now)
+    /// Returns the answer as text for people. Lists are cut unless `is_wide` is
+    /// true.
+    pub fn text(&self, now: Timestamp, is_wide: bool) -> String {
+        text::of(self, now, is_wide)
     }
 }
 

@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use self::held::removals_held;
 pub use self::{
     health::HealthReport,
-    objects::{complaints, unreadable},
+    objects::{complaints, unknown_fields, unreadable},
 };
 use crate::{
     act::{self, Outcome, Sysctls, retry::Subject},
@@ -115,6 +115,9 @@ pub struct Observed {
     pub doubt: Option<Doubt>,
     /// The reason why the checkpoint cannot be written, if there is one.
     pub checkpoint_trouble: Option<String>,
+    /// The problems with what the inputs gave: the mistakes in the manifests, and
+    /// fields of the group that this build does not know. One sentence each.
+    pub input_problems: Vec<String>,
     /// The report of the checks that protect the host's own traffic.
     pub protection: Arc<protect::Report>,
 }
@@ -154,6 +157,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         };
         let doubt = observed.doubt.as_ref().map(ToString::to_string);
         let own = doubt.into_iter().chain(observed.checkpoint_trouble.clone());
+        let own = own.chain(observed.input_problems.iter().cloned());
         let protected = observed.protection.notices.iter().cloned();
         let of_host = own.chain(protected).map(Line::of_host);
         let all = of_host.chain(notices(outcome, &observed.wishes));

@@ -174,8 +174,9 @@ fn objects(difference: &Difference, now: &Ours, before: &Ours) -> Objects {
     }
 }
 
-/// Returns the events as lines of text, with times in `zone`.
-pub fn text(events: &[Event], zone: &TimeZone) -> String {
+/// Returns the events as lines of text, with times in `zone`. With `is_wide`, the
+/// lines name the generations of the objects.
+pub fn text(events: &[Event], zone: &TimeZone, is_wide: bool) -> String {
     let mut text = String::new();
     for event in events {
         let at = event.at.to_zoned(zone.clone());
@@ -191,7 +192,11 @@ pub fn text(events: &[Event], zone: &TimeZone) -> String {
             object(|objects| &objects.virtual_service),
             object(|objects| &objects.real_server),
         ];
-        let names: Vec<_> = names.into_iter().flatten().map(Object::to_string).collect();
+        let name = |object: &Object| match is_wide {
+            true => format!("{object}@{}", object.generation),
+            false => object.to_string(),
+        };
+        let names: Vec<_> = names.into_iter().flatten().map(name).collect();
         let names = match names.as_slice() {
             [] => "-".to_owned(),
             names => names.join(" "),

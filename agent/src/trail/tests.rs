@@ -153,7 +153,7 @@ fn the_thread_writes_rounds_to_the_file_and_the_next_run_knows_them() {
         writer.finish();
     }
     let lines = files::read(folder.path()).unwrap();
-    let text = history::text(&Filter::default().events(&lines), &TimeZone::UTC);
+    let text = history::text(&Filter::default().events(&lines), &TimeZone::UTC, false);
     let told: Vec<_> = text.lines().map(|line| &line[21..]).collect();
     let start = format!(
         "start     -  the agent started, version {}",
@@ -239,7 +239,7 @@ fn a_round_with_very_many_writes_is_one_line_and_every_line_for_one_service() {
     });
     let at = NOON;
     let lines = [Line::Snapshot { at, change, ours }];
-    let whole = history::text(&Filter::default().events(&lines), &TimeZone::UTC);
+    let whole = history::text(&Filter::default().events(&lines), &TimeZone::UTC, false);
     assert_eq!(
         whole,
         "2027-01-15 08:00:00  edit      -  1200 writes in one round: services 0 -> 600, destinations 0 -> 600\n"
@@ -249,7 +249,7 @@ fn a_round_with_very_many_writes_is_one_line_and_every_line_for_one_service() {
         ..Filter::default()
     };
     assert_eq!(
-        history::text(&one.events(&lines), &TimeZone::UTC),
+        history::text(&one.events(&lines), &TimeZone::UTC, false),
         "2027-01-15 08:00:00  edit      shop/web7  -A -t 192.0.2.10:7 -s wrr\n\
          2027-01-15 08:00:00  edit      shop/web7 shop/198.51.100.1  -a -t 192.0.2.10:7 -r 198.51.100.1:80 -m -w 1\n"
     );

@@ -85,12 +85,15 @@ fn table_and_history_tell_what_happened_and_whose_each_entry_is() {
     disk.freeze();
     // Before the loop makes a new service, it writes to the disk.
     let late = another_service("late", 81).replace("192.168.4.5", "192.168.4.16");
-    fs::write(folder.join("late.yaml"), late).expect("the manifests are written");
+    let misspelt = format!("{late}  schedular: rr\n");
+    fs::write(folder.join("late.yaml"), misspelt).expect("the manifests are written");
     expect_line(&director, &["status"], &["THE LOOP HAS NOT ANSWERED FOR"]);
     expect_line(&director, &["table"], &["default/web", web]);
     expect_line(&director, &history, &["drift", "default/web2", "-a", web]);
     disk.thaw();
     expect_line(&director, &history, &["edit", "-A -t 192.168.4.16:81"]);
+    let notice = ["late.yaml:", "spec.schedular: no such field"];
+    expect_line(&director, &["status"], &notice);
 
     agent.kill();
     let ours = ["-t 192.168.4.16:81", "default/late"];

@@ -3,6 +3,7 @@
 //! command, the test runs it, and the fault ends.
 
 mod agents;
+mod definitions;
 mod history;
 mod local;
 mod screen;

@@ -162,6 +162,14 @@ fn a_field_that_does_not_exist_is_reported_and_the_object_used_without_it() {
         ["a.yaml:5: spec.weigth: no such field; check how it is spelled. Ignored"]
     );
     assert_eq!(names(&manifests), ["RealServer default/web1"]);
+    manifests.take(files(&[("a.yaml", &misspelt), ("b.yaml", SERVICE)]));
+    assert_eq!(
+        manifests.problems(),
+        problems,
+        "it is told until it is repaired"
+    );
+    manifests.take(files(&[("a.yaml", SERVER), ("b.yaml", SERVICE)]));
+    assert_eq!(manifests.problems(), [""; 0]);
 }
 
 #[test]

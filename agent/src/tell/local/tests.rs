@@ -66,7 +66,7 @@ fn the_socket_tells_the_status_that_the_agent_would_report() {
     }
     assert_eq!(answer.observed_at, Some(Time(found.at)));
     assert_eq!(answer.status, expected);
-    let text = answer.text(found.at + Duration::from_secs(3));
+    let text = answer.text(found.at + Duration::from_secs(3), false);
     for words in [
         "Director lb-1 of group",
         "As the agent saw it 3 s ago",
@@ -90,7 +90,7 @@ fn a_loop_that_hangs_is_told_first() {
     let scene = serving(Duration::from_secs(100));
     let answer = scene.ask().expect("an answer although the loop hangs");
     assert!(answer.loop_silent_seconds >= 100, "{answer:?}");
-    let text = answer.text(Timestamp::now());
+    let text = answer.text(Timestamp::now(), false);
     assert!(text.contains("THE LOOP HAS NOT ANSWERED FOR 10"), "{text}");
 }
 
@@ -102,7 +102,7 @@ fn an_api_server_that_does_not_answer_is_told_with_what_to_look_at() {
         reach.failed("connection refused".to_owned());
         let answer = scene.ask().expect("an answer");
         let away = answer.api_server_away.as_ref().expect("it is away");
-        answer.text(away.since.0 + Duration::from_secs(42))
+        answer.text(away.since.0 + Duration::from_secs(42), false)
     };
     let text = told(&scene.reach);
     for words in [
@@ -129,7 +129,7 @@ fn what_needs_attention_is_marked() {
         condition::director_not_programmed("VipTaken", "192.0.2.1 is taken", 0),
         condition::no_removals_held(0),
     ];
-    let text = answer.text(Timestamp::now());
+    let text = answer.text(Timestamp::now(), false);
     for line in [
         "! Programmed=False VipTaken: 192.0.2.1 is taken",
         "  RemovalsHeld=False NothingHeld: No removal is held",

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Answer, Away};
 use crate::tell::publish::LONGEST_SILENCE;
 
-/// The largest number of lines for one list.
+/// The largest number of lines for one list, unless the text is wide.
 const MOST: usize = 20;
 
 /// Returns the first lines for an answer: whose it is, and how old.
@@ -53,7 +53,8 @@ pub(super) fn heading(answer: &Answer, now: Timestamp) -> String {
 }
 
 /// Returns the text for an answer: what needs attention comes first.
-pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
+pub(super) fn of(answer: &Answer, now: Timestamp, is_wide: bool) -> String {
+    let most = if is_wide { usize::MAX } else { MOST };
     let status = &answer.status;
     let mut text = heading(answer, now);
     for kind in condition::WRITTEN_BY_AGENTS {
@@ -67,12 +68,17 @@ pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
             let _ = writeln!(text, "{mark} {kind}={value} {reason}: {}", found.message);
         }
     }
-    list(&mut text, "Virtual addresses", &vips(status));
+    list(&mut text, "Virtual addresses", &vips(status), most);
     let exceptions = status.exceptions.iter().map(|exception| {
         let service = &exception.virtual_service;
         format!("{service}: {}: {}", exception.reason, exception.message)
     });
-    list(&mut text, "Exceptions", &exceptions.collect::<Vec<_>>());
+    list(
+        &mut text,
+        "Exceptions",
+        &exceptions.collect::<Vec<_>>(),
+        most,
+    );
     let unhealthy = status.health.iter().flat_map(|health| &health.unhealthy);
     let unhealthy = unhealthy.map(|server| {
         let (name, state) = (&server.real_server, &server.state);
@@ -83,9 +89,10 @@ pub(super) fn of(answer: &Answer, now: Timestamp) -> String {
         &mut text,
         "Unhealthy servers",
         &unhealthy.collect::<Vec<_>>(),
+        most,
     );
-    list(&mut text, "Notices", &status.notices);
-    list(&mut text, "Last repairs", &status.repairs.latest);
+    list(&mut text, "Notices", &status.notices, most);
+    list(&mut text, "Last repairs", &status.repairs.latest, most);
     text
 }
 
@@ -132,15 +139,15 @@ fn vips(status: &DirectorStatus) -> Vec<String> {
     all
 }
 
-fn list(text: &mut String, title: &str, lines: &[String]) {
+fn list(text: &mut String, title: &str, lines: &[String], most: usize) {
     if lines.is_empty() {
         return;
     }
     let _ = writeln!(text, "{title}:");
-    for line in lines.iter().take(MOST) {
+    for line in lines.iter().take(most) {
         let _ = writeln!(text, "  {line}");
     }
-    if lines.len() > MOST {
-        let _ = writeln!(text, "  and {} more: see -o json", lines.len() - MOST);
+    if lines.len() > most {
+        let _ = writeln!(text, "  and {} more: see -o wide", lines.len() - most);
     }
 }

@@ -4,17 +4,21 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crds::{
-    Kind, ObjectKey, Objects, Resolved, ServiceId, api::DirectorException, condition::reason,
+    Kind, ObjectKey, Objects, Resolved, ServiceId,
+    api::DirectorException,
+    condition::{named, reason},
 };
 
 use super::exception;
 use crate::ration::Line;
 
-/// Returns the exceptions that only agents can report. There are three kinds of
+/// Returns the exceptions that only agents can report. There are four kinds of
 /// exceptions:
 ///
 /// - A service or server of the group is unreadable for this build. The
 ///   controller's build may be able to read the object.
+/// - A service or server of the group has fields that this build does not know.
+///   It is used without them.
 /// - An object is not used because the last good version of another object is
 ///   still in force. The other object has the same [`ServiceId`], or it uses up
 ///   a budget of the same namespace.
@@ -38,6 +42,19 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
         let rejection = stored.current.as_ref().err()?;
         (rejection.reason == unreadable)
             .then(|| exception(service, Some(server), unreadable, &rejection.message))
+    });
+    let newer = objects.virtual_services.iter().filter_map(|(key, stored)| {
+        let why = unknown_fields(&stored.ignored)?;
+        (stored.group.as_deref() == Some(group))
+            .then(|| exception(key, None, reason::UNKNOWN_FIELDS, &why))
+    });
+    let newer_servers = of_group().flat_map(|(service, of)| {
+        of.servers.iter().filter_map(move |server| {
+            let stored = objects.real_servers.get(&server.object)?;
+            let why = unknown_fields(&stored.ignored)?;
+            let server = Some(&server.object);
+            Some(exception(service, server, reason::UNKNOWN_FIELDS, &why))
+        })
     });
     let is_outdated = |key: &ObjectKey| {
         let service = objects.virtual_services.get(key);
@@ -73,7 +90,22 @@ pub fn unreadable(objects: &Objects, resolved: &Resolved, group: &str) -> Vec<Di
                 .then(|| exception(service, server.as_ref(), why.reason, &why.message))
         });
     let others = losers.chain(left_out).chain(waiting);
+    let others = others.chain(newer).chain(newer_servers);
     services.chain(servers).chain(others).collect()
+}
+
+/// Returns a sentence about the fields of an object that this build does not
+/// know, or `None` if there are none.
+pub fn unknown_fields(ignored: &[String]) -> Option<String> {
+    if ignored.is_empty() {
+        return None;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let fields = named(ignored.iter().map(String::as_str));
+    Some(format!(
+        "this agent, version {version}, does not know {fields} and goes on without: upgrade the \
+         agent, or take the field away"
+    ))
 }
 
 fn is_in(namespaces: &BTreeSet<&str>, key: &ObjectKey) -> bool {

@@ -57,6 +57,7 @@ pub(in crate::tell) fn well() -> Observed {
         hold: None,
         doubt: None,
         checkpoint_trouble: None,
+        input_problems: Vec::new(),
         protection: Arc::default(),
     }
 }

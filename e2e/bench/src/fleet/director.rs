@@ -210,6 +210,7 @@ impl Director {
             hold: None,
             doubt: None,
             checkpoint_trouble: None,
+            input_problems: Vec::new(),
             protection: Arc::default(),
         }
     }

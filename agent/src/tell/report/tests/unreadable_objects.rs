@@ -116,3 +116,23 @@ fn what_a_budget_leaves_out_is_reported_while_the_namespace_has_an_object_that_c
         [of("web", "Unreadable"), of("newer", "BudgetExceeded")]
     );
 }
+
+#[test]
+fn fields_of_a_newer_version_are_reported_although_the_objects_are_used() {
+    let mut objects = world();
+    let mut newer = service("web", 1, "rr");
+    newer["spec"]["quic"] = json!(true);
+    apply(&mut objects.virtual_services, &newer);
+    let mut drained = server(&json!(1));
+    drained["spec"]["desiredState"] = json!("Drained");
+    apply(&mut objects.real_servers, &drained);
+    let of = |server: Option<&str>| {
+        let server = server.map(str::to_owned);
+        ("shop/web".to_owned(), server, "UnknownFields".to_owned())
+    };
+    assert_eq!(exceptions(&objects), [of(None), of(Some("shop/a"))]);
+    let found = unreadable(&objects, &resolve(&objects), "default");
+    let words: Vec<_> = found.iter().map(|found| &*found.message).collect();
+    assert!(words[0].contains("does not know spec.quic"), "{words:?}");
+    assert!(words[1].contains("spec.desiredState"), "{words:?}");
+}
