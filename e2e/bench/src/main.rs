@@ -36,6 +36,7 @@ mod scratch;
 mod servers;
 mod size;
 mod trace;
+mod trail;
 mod transition;
 mod usage;
 mod weight_edit;
@@ -72,6 +73,8 @@ enum Part {
     Load,
     /// Changing one weight in a big table
     WeightEdit,
+    /// The system calls of the agent's loop for the audit trail
+    Trail,
     /// The time from a failed probe to the changed weight
     Transition,
     /// How punctual 10,000 probes are, and how much processor time they cost
@@ -89,7 +92,10 @@ enum Part {
 impl Part {
     /// Returns whether the part is measured outside the lab.
     fn is_native(self) -> bool {
-        matches!(self, Self::Plan | Self::Probes | Self::Patterns)
+        matches!(
+            self,
+            Self::Plan | Self::Trail | Self::Probes | Self::Patterns
+        )
     }
 
     /// Returns whether the part needs an API server that has no other objects.
@@ -102,6 +108,7 @@ impl Part {
             Self::Plan => plan::measure(),
             Self::Load => load::measure(),
             Self::WeightEdit => weight_edit::measure(),
+            Self::Trail => trail::measure(),
             Self::Transition => transition::measure(),
             Self::Probes => probes::measure(),
             Self::Patterns => patterns::measure(),
@@ -140,6 +147,9 @@ enum Command {
     /// Edits a weight in the current process
     #[command(hide = true)]
     EditWeight,
+    /// Tells rounds to the audit trail, for the part `trail`
+    #[command(hide = true)]
+    TellTrail,
     /// Makes servers fail and return, for the part `transition`
     #[command(hide = true)]
     FailServers,
@@ -177,6 +187,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             servers,
         }) => contestant.run(Size::new(services, servers))?,
         Some(Command::EditWeight) => weight_edit::run()?,
+        Some(Command::TellTrail) => trail::run()?,
         Some(Command::FailServers) => transition::run()?,
         Some(Command::Probe { silent_percent }) => probes::run(silent_percent)?,
         Some(Command::Servers { first, count }) => servers::run(first, count)?,

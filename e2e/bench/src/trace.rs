@@ -41,6 +41,21 @@ fn mark(text: &str) {
 /// Runs a program under strace, with all its threads, and returns the system
 /// calls between [`begin`] and [`end`], such as `sendto(3, [{...`.
 pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
+    let trace = traced(program)?;
+    let calls = between_marks(&trace, false);
+    calls.with_context(|| format!("the marks in the trace of {program:?}"))
+}
+
+/// Works like [`window`], but returns only the system calls of the thread that
+/// calls [`begin`] and [`end`].
+pub(crate) fn window_of_thread(program: &Command) -> Result<Vec<String>> {
+    let trace = traced(program)?;
+    let calls = between_marks(&trace, true);
+    calls.with_context(|| format!("the marks in the trace of {program:?}"))
+}
+
+/// Runs a program under strace, with all its threads, and returns the trace.
+fn traced(program: &Command) -> Result<String> {
     let folder = scratch("trace")?;
     let file = folder.join("trace");
     let output = Command::new("strace")
@@ -63,8 +78,7 @@ pub(crate) fn window(program: &Command) -> Result<Vec<String>> {
     );
     let trace = fs::read_to_string(&file).context("reading the trace")?;
     fs::remove_dir_all(folder)?;
-    let calls = between_marks(&trace);
-    calls.with_context(|| format!("the marks in the trace of {program:?}"))
+    Ok(trace)
 }
 
 /// Counts, by name, the system calls that all threads of `processes` make
@@ -101,13 +115,20 @@ fn counts(table: &str) -> BTreeMap<String, u64> {
     rows.filter(|(name, _)| name != "total").collect()
 }
 
-fn between_marks(trace: &str) -> Option<Vec<String>> {
+/// Returns the system calls between the marks. With `of_one_thread`, returns
+/// only those of the thread that made the marks.
+fn between_marks(trace: &str, of_one_thread: bool) -> Option<Vec<String>> {
     let mark = |text: &str| {
         let mut lines = trace.lines();
         lines.position(|line| line.contains("write(2, ") && line.contains(text.trim_end()))
     };
     let (begin, end) = (mark(BEGIN)?, mark(END)?);
-    let calls = trace.lines().take(end).skip(begin + 1);
+    let thread = trace.lines().nth(begin)?.split_once(' ')?.0;
+    let is_of = |line: &&str| {
+        let of = line.split_once(' ').map(|(thread, _)| thread);
+        !of_one_thread || of == Some(thread)
+    };
+    let calls = trace.lines().take(end).skip(begin + 1).filter(is_of);
     // The second line of an interrupted system call is not counted. Lines about
     // signals and exits are not counted either.
     let is_call = |line: &&str| {
@@ -138,18 +159,19 @@ mod tests {
 7 write(2, \"bench: end\\n\", 11) = 11
 7 exit_group(0) = ?
 ";
-        let calls = between_marks(trace).expect("both marks are there");
-        let names: Vec<_> = calls
-            .iter()
-            .filter_map(|call| call.split('(').next())
-            .collect();
-        assert_eq!(names, ["sendto", "recvfrom", "futex"]);
+        let names = |of_one_thread| {
+            let calls = between_marks(trace, of_one_thread).expect("both marks are there");
+            let name = |call: &String| call.split('(').next().unwrap_or_default().to_owned();
+            calls.iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false), ["sendto", "recvfrom", "futex"]);
+        assert_eq!(names(true), ["sendto", "recvfrom"]);
     }
 
     #[test]
     fn a_trace_without_its_end_is_none() {
         assert_eq!(
-            between_marks("7 write(2, \"bench: begin\\n\", 13) = 13\n"),
+            between_marks("7 write(2, \"bench: begin\\n\", 13) = 13\n", false),
             None
         );
     }

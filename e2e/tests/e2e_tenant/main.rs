@@ -127,8 +127,11 @@ fn what_a_tenant_tries_is_refused_and_another_tenant_notices_nothing() {
     let periods = (until - began).as_secs_f64() / Duration::from_secs(PERIOD).as_secs_f64();
     let scheduled = periods.round() as usize;
     let probes = wire.flows(SERVER, began, until);
+    // On a busy machine, the guest may stand still for longer than a period, and
+    // a probe is then left out. If the flood took the other tenant's share, most
+    // of the probes would be.
     assert!(
-        probes.abs_diff(scheduled) <= 1,
+        probes.abs_diff(scheduled) <= 1 + scheduled / 20,
         "{probes} probes in {:?}, and {scheduled} were scheduled",
         until - began
     );
