@@ -306,7 +306,7 @@ impl Loop {
                 None
             }
         };
-        self.tell_trail(outcome.as_ref());
+        self.tell_trail(outcome.as_ref(), now);
         self.acted = Some(self.clock.now());
         if served.is_some_and(|before| self.served() < before) {
             self.reason = Reason::Resolve;

@@ -23,18 +23,27 @@ pub mod record;
 pub mod round;
 pub mod writer;
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::{
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    time::Duration,
+};
 
 use self::round::Round;
 
 /// The number of rounds that may wait for the trail's thread.
 const MOST_WAITING: usize = 64;
 
+/// While the trail's thread is behind, the loop hands over nothing for this long
+/// after each attempt. Each attempt has the whole state.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// The loop's end of the channel to the trail's thread.
 #[derive(Debug)]
 pub struct Trail {
     rounds: Option<SyncSender<Round>>,
     is_behind: bool,
+    /// When the last attempt to hand over a round failed.
+    failed: Option<Duration>,
 }
 
 impl Trail {
@@ -43,6 +52,7 @@ impl Trail {
         Self {
             rounds: None,
             is_behind: true,
+            failed: None,
         }
     }
 
@@ -51,14 +61,14 @@ impl Trail {
         let (sender, rounds) = sync_channel(MOST_WAITING);
         let trail = Self {
             rounds: Some(sender),
-            is_behind: true,
+            ..Self::nowhere()
         };
         (trail, rounds)
     }
 
-    /// Whether somebody hears of the rounds.
-    pub fn is_heard(&self) -> bool {
-        self.rounds.is_some()
+    /// Whether the loop should hand over a round at the time `now`.
+    pub fn is_ready(&self, now: Duration) -> bool {
+        self.rounds.is_some() && self.failed.is_none_or(|failed| now >= failed + PAUSE)
     }
 
     /// Whether the next round must describe the whole state: it is the first
@@ -67,14 +77,15 @@ impl Trail {
         self.is_behind
     }
 
-    /// Hands over a round, without waiting. If there is no room, leaves the
-    /// round out.
-    pub fn tell(&mut self, round: Round) {
+    /// Hands over a round at the time `now`, without waiting. If there is no
+    /// room, leaves the round out.
+    pub fn tell(&mut self, round: Round, now: Duration) {
         let Some(rounds) = &self.rounds else {
             return;
         };
         let told = rounds.try_send(round);
         self.is_behind = told.is_err();
+        self.failed = told.is_err().then_some(now);
         if let Err(TrySendError::Disconnected(_)) = told {
             self.rounds = None;
         }

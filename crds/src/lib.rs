@@ -48,7 +48,7 @@ pub use health_check::{
 };
 pub use key::{Kind, ObjectKey};
 pub use labels::Labels;
-pub use loose::{Loose, Source};
+pub use loose::{Loose, Source, spelled};
 pub use objects::{Change, Objects, Store, Stored};
 pub use rejection::Rejection;
 pub use resolve::{Standing, one_address, resolve, resolve_for};

@@ -61,7 +61,9 @@ where
         let mut ignored = Vec::new();
         let mut track = Track::new();
         let known = serde_path_to_error::Deserializer::new(spec, &mut track);
-        let spec = serde_ignored::deserialize(known, |path| ignored.push(format!("spec.{path}")));
+        let spec = serde_ignored::deserialize(known, |path| {
+            ignored.push(format!("spec.{}", spelled(&path)));
+        });
         let spec = spec.map_err(|error| {
             let error = serde_path_to_error::Error::new(track.path(), error);
             unparsable(&error)
@@ -74,6 +76,12 @@ where
             group,
         })
     }
+}
+
+/// Returns the path of a field that was left out, such as `vip.quic`. In the path
+/// of serde_ignored, a question mark stands for a value that may be absent.
+pub fn spelled(path: &serde_ignored::Path<'_>) -> String {
+    path.to_string().replace(".?", "")
 }
 
 /// Describes a parse error: the field that does not parse, and the reason.

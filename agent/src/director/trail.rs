@@ -1,6 +1,10 @@
 //! Tells the audit trail about a round.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crds::{ObjectKey, Store};
 use ipvs::{ActualService, ServiceKey};
@@ -18,11 +22,14 @@ use crate::{
 impl Loop {
     /// Tells the trail what the last round wrote, and what is ours and wanted
     /// in the services that changed. `outcome` is `None` if the round failed.
-    pub(super) fn tell_trail(&mut self, outcome: Option<&Outcome>) {
+    pub(super) fn tell_trail(&mut self, outcome: Option<&Outcome>, now: Duration) {
+        if !self.world.trail.is_ready(now) {
+            return;
+        }
         let writes = self.state.take_writes();
         let wanted = self.health.take_changed();
         let is_whole = writes.is_whole || self.world.trail.is_behind();
-        if !self.world.trail.is_heard() || (writes.is_empty() && wanted.is_empty() && !is_whole) {
+        if writes.is_empty() && wanted.is_empty() && !is_whole {
             return;
         }
         // While the kernel's table is not known, only the writes are told. The
@@ -46,7 +53,7 @@ impl Loop {
             services,
             host,
         };
-        self.world.trail.tell(round);
+        self.world.trail.tell(round, now);
     }
 
     fn all_services(&self) -> BTreeSet<ServiceKey> {
@@ -67,11 +74,15 @@ impl Loop {
             Some((*server, named(object, &self.objects.real_servers)))
         });
         let policy = desired.checks.get(key);
+        let wanted = desired.table.get(key).cloned().map(Arc::new);
         Seen {
             ours: self.ours_of(key),
             wants: Wants {
-                desired: desired.table.get(key).cloned(),
-                in_force: self.health.table.get(key).cloned(),
+                desired: wanted.clone(),
+                in_force: match (self.health.table.get(key), wanted) {
+                    (Some(in_force), Some(wanted)) if *in_force == *wanted => Some(wanted),
+                    (in_force, _) => in_force.cloned().map(Arc::new),
+                },
                 object: desired
                     .services
                     .get(key)
@@ -113,8 +124,8 @@ impl Loop {
 
 fn named<C>(key: &ObjectKey, store: &Store<C>) -> Object {
     Object {
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
         generation: store.get(key).map_or(0, |stored| stored.generation),
     }
 }

@@ -2,9 +2,13 @@
 //! records: what changed, for which object, and why. The code is pure: it does
 //! no I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use ipvs::{DestinationKey, ServiceKey, Timeouts};
+use ipvs::{ActualService, DestinationKey, ServiceKey, Timeouts, WantedService};
 
 use super::{
     differences::differences,
@@ -109,7 +113,7 @@ impl Book {
 
     /// Notes why entries of a service are about to change.
     fn expect(&mut self, key: ServiceKey, old: &Wants, new: &Wants) {
-        let config = |wanted: &Option<ipvs::WantedService>| {
+        let config = |wanted: &Option<Arc<WantedService>>| {
             wanted.as_ref().map(|wanted| wanted.config.clone())
         };
         if config(&old.desired) != config(&new.desired) {
@@ -123,7 +127,7 @@ impl Book {
             .flat_map(|service| service.destinations.keys())
             .collect();
         for destination in keys {
-            let of = |wanted: &Option<ipvs::WantedService>| {
+            let of = |wanted: &Option<Arc<WantedService>>| {
                 let wanted = wanted.as_ref()?;
                 wanted.destinations.get(destination).copied()
             };
@@ -143,7 +147,7 @@ impl Book {
 
     /// Returns why a difference came about that the agent wrote. If the host
     /// was not as the trail knew it, another process had changed it.
-    fn cause(&mut self, write: &Difference, taken: &BTreeSet<std::net::IpAddr>) -> Cause {
+    fn cause(&mut self, write: &Difference, taken: &BTreeSet<IpAddr>) -> Cause {
         let services = &self.ours.services;
         let is_as_known = match write {
             Difference::Service { service, old, .. } => {
@@ -207,7 +211,7 @@ impl Book {
     }
 
     /// Forgets the causes for entries that are as they should be.
-    fn forget_satisfied(&mut self, services: &BTreeMap<ServiceKey, Option<ipvs::ActualService>>) {
+    fn forget_satisfied(&mut self, services: &BTreeMap<ServiceKey, Option<ActualService>>) {
         if self.pending.is_empty() {
             return;
         }

@@ -151,7 +151,9 @@ impl Filter {
             && self.service.as_ref().is_none_or(|(namespace, name)| {
                 let record = event.record.as_ref();
                 let object = record.and_then(|record| record.objects.virtual_service.as_ref());
-                object.is_some_and(|object| object.namespace == *namespace && object.name == *name)
+                object.is_some_and(|object| {
+                    *object.namespace == **namespace && *object.name == **name
+                })
             })
     }
 }

@@ -1,6 +1,6 @@
 //! One record of the trail, and its text.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use ipvs::{Op, Timeouts, destination_options, service_options};
 use jiff::Timestamp;
@@ -50,9 +50,9 @@ impl Cause {
 #[serde(rename_all = "camelCase")]
 pub struct Object {
     /// The object's namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The object's name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The object's `metadata.generation`. With `--manifests`, a number that
     /// changes with the object's content.
     pub generation: i64,

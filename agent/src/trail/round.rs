@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipvs::{ActualService, DestinationKey, ServiceKey, Timeouts, WantedService};
@@ -44,10 +45,10 @@ pub struct Seen {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wants {
     /// What the objects want, whatever the health of the servers is.
-    pub desired: Option<WantedService>,
+    pub desired: Option<Arc<WantedService>>,
     /// What the round wanted: what the objects want, with what must not be
     /// removed yet, and with the weights that health allows.
-    pub in_force: Option<WantedService>,
+    pub in_force: Option<Arc<WantedService>>,
     /// The VirtualService that wants the service.
     pub object: Option<Object>,
     /// The RealServers that want the destinations.

@@ -25,8 +25,8 @@ fn vip(port: u16) -> ServiceKey {
 
 fn record(difference: Difference) -> Record {
     let object = |name: &str| Object {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
+        namespace: "shop".into(),
+        name: name.into(),
         generation: 1,
     };
     let entry = difference.entry();
@@ -141,14 +141,17 @@ fn the_thread_writes_rounds_to_the_file_and_the_next_run_knows_them() {
             ours: Some(service(scheduler, &[(1, 1)])),
             ..Seen::default()
         };
-        trail.tell(Round {
-            at: NOON,
-            writes: Vec::new(),
-            count: 0,
-            is_whole: true,
-            services: [(vip(80), seen)].into(),
-            host: None,
-        });
+        trail.tell(
+            Round {
+                at: NOON,
+                writes: Vec::new(),
+                count: 0,
+                is_whole: true,
+                services: [(vip(80), seen)].into(),
+                host: None,
+            },
+            Duration::ZERO,
+        );
         drop(trail);
         writer.finish();
     }
@@ -178,14 +181,17 @@ fn a_folder_that_cannot_be_written_costs_the_loop_nothing() {
     fs::write(&file, "").unwrap();
     let (mut trail, writer) = Writer::start(&file).unwrap();
     for _ in 0..1000 {
-        trail.tell(Round {
-            at: NOON,
-            writes: vec![made(80).difference],
-            count: 1,
-            is_whole: false,
-            services: [].into(),
-            host: None,
-        });
+        trail.tell(
+            Round {
+                at: NOON,
+                writes: vec![made(80).difference],
+                count: 1,
+                is_whole: false,
+                services: [].into(),
+                host: None,
+            },
+            Duration::ZERO,
+        );
     }
     drop(trail);
     writer.finish();

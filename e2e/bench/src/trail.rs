@@ -40,7 +40,7 @@ pub(crate) fn run() -> Result<()> {
     thread::sleep(Duration::from_secs(1));
     trace::begin();
     for round in rounds {
-        trail.tell(round);
+        trail.tell(round, Duration::ZERO);
     }
     trace::end();
     ensure!(

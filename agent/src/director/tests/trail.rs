@@ -261,7 +261,7 @@ fn rounds_that_found_no_room_in_the_channel_are_made_good_by_the_next_that_does(
     assert!(scene.agent.world.trail.is_behind(), "rounds were left out");
     scene.news();
     scene.edit(service(80, "lc", 200));
-    scene.act(Duration::from_secs(200));
+    scene.act(Duration::from_secs(300));
     scene.news();
     let table = scene.book.ours.table();
     let told: Vec<_> = table.iter().map(Op::to_string).collect();

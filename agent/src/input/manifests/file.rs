@@ -186,7 +186,7 @@ where
 
     let mut unknown = Vec::new();
     let mut object: K = serde_ignored::deserialize(&yaml.value, |path| {
-        let path = path.to_string();
+        let path = crds::spelled(&path);
         let reason = format!("{path}: no such field; check how it is spelled");
         unknown.push((yaml.line(&path), reason));
     })

@@ -173,6 +173,21 @@ fn a_field_that_does_not_exist_is_reported_and_the_object_used_without_it() {
 }
 
 #[test]
+fn a_field_that_does_not_exist_deep_in_an_object_is_reported_with_its_line() {
+    let misspelt = SERVICE.replace(
+        "port: 80}",
+        "port: 80}\n  healthCheck:\n    tcpSocket: {}\n    perod: 5",
+    );
+    let mut manifests = Manifests::new("default", BTreeMap::new(), None);
+    let taken = manifests.take(files(&[("a.yaml", &misspelt)]));
+    let problems: Vec<_> = taken.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        ["a.yaml:8: spec.healthCheck.perod: no such field; check how it is spelled. Ignored"]
+    );
+}
+
+#[test]
 fn of_an_object_in_two_files_the_first_counts_and_the_second_is_reported_once() {
     let other = SERVER.replace("198.51.100.1", "198.51.100.2");
     let both = files(&[("a.yaml", SERVER), ("b.yaml", &other)]);

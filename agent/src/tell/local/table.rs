@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    sync::Arc,
 };
 
 use crds::{ObjectKey, api::DirectorException};
@@ -90,7 +91,7 @@ pub(crate) fn known(
         let (service, destination) = entry;
         let mut row = row(&entry);
         let wants = book.wants.get(&service);
-        let options = |wanted: &Option<WantedService>| {
+        let options = |wanted: &Option<Arc<WantedService>>| {
             let wanted = wanted.as_ref()?;
             match destination {
                 None => Some(service_options(&service, &wanted.config)),

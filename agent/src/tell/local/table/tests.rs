@@ -23,14 +23,14 @@ fn vip(port: u16) -> ServiceKey {
 fn book() -> Book {
     let wanted = |servers: &[(u8, u32)]| {
         let service = service("rr", servers);
-        Some(WantedService {
+        Some(Arc::new(WantedService {
             config: service.config,
             destinations: service.destinations,
-        })
+        }))
     };
     let object = |name: &str| Object {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
+        namespace: "shop".into(),
+        name: name.into(),
         generation: 1,
     };
     let web = Seen {
