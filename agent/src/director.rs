@@ -104,7 +104,7 @@ pub struct World {
     pub daytime: Box<dyn FnMut() -> Daytime + Send>,
     /// The channel for orders to start and stop probes.
     pub orders: UnboundedSender<Order>,
-    /// The audit trail.
+    /// The loop's end of the channel to the audit trail.
     pub trail: Trail,
     /// Shows to other threads that the loop works.
     pub heartbeat: Heartbeat,

@@ -10,6 +10,7 @@ use std::{
 use crds::advice;
 use hyper::Response;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tower::{BoxError, util::MapResultLayer};
 
 /// What the agent knows about its way to the API server. All clones of a `Reach`
@@ -27,14 +28,16 @@ struct Known {
 }
 
 /// An API server that does not answer.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Away {
     /// The time of the first failure since the API server's last answer.
     pub since: Timestamp,
     /// The URL of the API server, if the agent has a configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Why the latest request failed.
-    pub why: String,
+    pub message: String,
 }
 
 /// The result of a request to the API server.
@@ -59,7 +62,7 @@ impl Reach {
         known.away = Some(Away {
             since: before.map_or_else(Timestamp::now, |before| before.since),
             url: known.url.clone(),
-            why,
+            message: why,
         });
     }
 
@@ -117,11 +120,11 @@ mod tests {
         assert_eq!(reach.away(), None, "nothing was asked");
         ask(&reach, Err("connection refused")).await;
         let first = reach.away().expect("it is away");
-        assert_eq!(first.why, "connection refused");
+        assert_eq!(first.message, "connection refused");
         assert_eq!(first.url.as_deref(), Some("https://192.0.2.1/"));
         ask(&reach, Ok(503)).await;
         let second = reach.away().expect("a proxy's answer is none");
-        assert!(second.why.contains("503"), "{second:?}");
+        assert!(second.message.contains("503"), "{second:?}");
         assert_eq!(second.since, first.since);
         for status in [200, 403, 500] {
             ask(&reach, Ok(status)).await;

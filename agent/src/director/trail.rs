@@ -32,8 +32,8 @@ impl Loop {
         if writes.is_empty() && wanted.is_empty() && !is_whole {
             return;
         }
-        // While the kernel's table is not known, only the writes are told. The
-        // round that reads the table again is told as a whole.
+        // While the kernel's table is not known, the trail hears only of the
+        // writes. After the next reading, it gets the whole table.
         let is_known = self.state.believed().is_some();
         let services: BTreeSet<_> = match is_whole {
             _ if !is_known => BTreeSet::new(),

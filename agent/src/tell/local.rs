@@ -1,7 +1,7 @@
 //! Tells programs on this host what the agent sees. The socket `agent.sock` in
 //! the state folder answers a question, which is one line, with one JSON
-//! document. `ipvs-agent status` and `ipvs-agent table` show it. Threads of the runtime serve the socket, so it
-//! answers even if the loop hangs.
+//! document. `ipvs-agent status` and `ipvs-agent table` show it. Threads of the
+//! runtime serve the socket, so it answers even if the loop hangs.
 
 pub mod table;
 mod text;
@@ -27,7 +27,12 @@ use tokio::{
 };
 
 use super::report::{self, Observed};
-use crate::{disk::SOCKET, heartbeat::Heartbeat, reach::Reach, trail::book::Book};
+use crate::{
+    disk::SOCKET,
+    heartbeat::Heartbeat,
+    reach::{Away, Reach},
+    trail::book::Book,
+};
 
 /// How long a reader of the socket may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,19 +61,6 @@ pub struct Answer {
     /// What the agent knows of the IPVS table, if the question asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<table::Known>,
-}
-
-/// An API server that does not answer.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Away {
-    /// The time of the first failure since the API server's last answer.
-    pub since: Time,
-    /// The URL of the API server, if the agent has a configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
-    /// Why the latest request failed.
-    pub message: String,
 }
 
 /// The sources of the answers.
@@ -231,11 +223,7 @@ impl Shared {
         Answer {
             director_name: self.sources.name.clone(),
             loop_silent_seconds: self.sources.heartbeat.age().as_secs(),
-            api_server_away: self.sources.reach.away().map(|away| Away {
-                since: Time(away.since),
-                url: away.url,
-                message: away.why,
-            }),
+            api_server_away: self.sources.reach.away(),
             observed_at: observed.map(|observed| Time(observed.at)),
             status,
             table: known,

@@ -36,7 +36,7 @@ pub struct Book {
 }
 
 /// What a round adds to the trail.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum News {
     /// One record for each difference.
     Records(Vec<Record>),
@@ -74,7 +74,7 @@ impl Book {
             before.insert(key, old);
             services.insert(key, seen.ours);
         }
-        let host = round.host.unwrap_or_else(|| self.host());
+        let host = round.host.unwrap_or_else(|| Host::known(&self.ours));
         let mut records = Vec::new();
         let mut add = |book: &mut Self, cause, written, difference| {
             let objects = book.objects(&before, &difference);
@@ -236,18 +236,6 @@ impl Book {
             for entry in of_service.iter().filter(|(_, of)| is_satisfied(of)) {
                 self.pending.remove(entry);
             }
-        }
-    }
-
-    /// Returns the parts other than the IPVS table, as the trail knows them.
-    fn host(&self) -> Host {
-        let sysctls = self.ours.sysctls.keys();
-        Host {
-            addresses: self.ours.addresses.clone(),
-            taken: BTreeSet::new(),
-            sysctls: sysctls.map(|name| (name.clone(), None)).collect(),
-            timeouts: None,
-            device: self.ours.device.clone(),
         }
     }
 }

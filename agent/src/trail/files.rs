@@ -3,9 +3,10 @@
 //! file begins with a snapshot of what was ours, so each file can be read alone.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    book::News,
     ours::Ours,
     record::{Cause, Record},
 };
@@ -31,16 +33,16 @@ const FILES: usize = 5;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Line {
-    /// An agent started.
+    /// An agent started. Everything before this line is of earlier runs.
     Start {
         /// When the agent started.
         at: Timestamp,
         /// The version of the agent.
         version: String,
     },
-    /// A difference.
+    /// Something changed.
     Record(Record),
-    /// What is ours.
+    /// Everything that was ours at one time.
     Snapshot {
         /// When this was ours.
         at: Timestamp,
@@ -48,12 +50,25 @@ pub enum Line {
         /// file.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         change: Option<ManyChanges>,
-        /// What is ours.
+        /// Everything that was ours, in place of all lines before.
         ours: Ours,
     },
 }
 
 impl Line {
+    /// Returns the lines for what a round added to the trail. `ours` is what was
+    /// ours afterwards.
+    pub fn of(news: News, at: Timestamp, ours: &Ours) -> Vec<Self> {
+        match news {
+            News::Records(records) => records.into_iter().map(Self::Record).collect(),
+            News::Snapshot { writes, cause } => vec![Self::Snapshot {
+                at,
+                change: Some(ManyChanges { writes, cause }),
+                ours: ours.clone(),
+            }],
+        }
+    }
+
     /// Returns the time of the line.
     pub fn at(&self) -> Timestamp {
         match self {
@@ -232,9 +247,20 @@ fn is_snapshot(line: &[u8]) -> bool {
 /// # Errors
 /// Returns an error if a file exists but cannot be read.
 pub fn read(folder: &Path) -> io::Result<Vec<Line>> {
+    // The newest file is opened first. If a new file begins meanwhile, the files
+    // get other names, and one of them would be read twice.
+    let (mut files, mut known) = (Vec::new(), BTreeSet::new());
+    for number in 0..FILES {
+        let Some(file) = open(&path(folder, number))? else {
+            continue;
+        };
+        if known.insert(file.metadata()?.ino()) {
+            files.push(file);
+        }
+    }
     let mut lines = Vec::new();
-    for number in (0..FILES).rev() {
-        lines.extend(read_one(&path(folder, number))?);
+    for file in files.into_iter().rev() {
+        lines.extend(lines_in(file)?);
     }
     Ok(lines)
 }
@@ -245,7 +271,8 @@ pub fn read(folder: &Path) -> io::Result<Vec<Line>> {
 /// Returns an error if a file exists but cannot be read.
 pub fn read_ours(folder: &Path) -> io::Result<Ours> {
     for number in 0..FILES {
-        let lines = read_one(&path(folder, number))?;
+        let file = open(&path(folder, number))?;
+        let lines = file.map_or(Ok(Vec::new()), lines_in)?;
         if !lines.is_empty() {
             return Ok(replay(&lines));
         }
@@ -266,11 +293,15 @@ pub fn replay<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Ours {
     ours
 }
 
-fn read_one(path: &Path) -> io::Result<Vec<Line>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        file => file?,
-    };
+/// Opens a file, if it exists.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+fn lines_in(file: File) -> io::Result<Vec<Line>> {
     let mut lines = Vec::new();
     for line in BufReader::new(file).split(b'\n') {
         lines.extend(serde_json::from_slice::<Line>(&line?));

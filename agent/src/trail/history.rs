@@ -29,23 +29,23 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// When it happened.
+    /// When the agent's round ended that made or found it.
     pub at: Timestamp,
     /// What happened, as the command that does the same, or in words.
     pub what: String,
     /// The record, or `None` for the start of an agent.
     #[serde(flatten)]
     pub record: Option<Record>,
-    /// A round with too many differences, of which this event is a part or the
-    /// sum.
+    /// The round that had too many differences for one event each, if the event
+    /// is about such a round or a part of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<ManyChanges>,
 }
 
 impl Filter {
     /// Returns the events that pass the filter, oldest first. A round with too
-    /// many differences is one event. With a filter for a service, the
-    /// service's part of the round is told difference by difference.
+    /// many differences is one event. With a filter for a service, each
+    /// difference of that service is an event.
     pub fn events(&self, lines: &[Line]) -> Vec<Event> {
         let mut ours = Ours::default();
         let mut events = Vec::new();
@@ -114,16 +114,7 @@ impl Filter {
         let services = now.services.iter();
         let services = services.map(|(key, service)| (*key, Some(service.actual())));
         let services: BTreeMap<_, _> = services.collect();
-        let host = Host {
-            addresses: before.addresses.clone(),
-            sysctls: before
-                .sysctls
-                .keys()
-                .map(|name| (name.clone(), None))
-                .collect(),
-            device: before.device.clone(),
-            ..Host::default()
-        };
+        let host = Host::known(before);
         let found = differences(before, &services, true, &host);
         let event = |difference| {
             let objects = objects(&difference, now, before);

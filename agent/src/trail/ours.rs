@@ -20,7 +20,7 @@ use crate::act::Difference;
 #[serde(rename_all = "camelCase")]
 pub struct Ours {
     /// Our services in the IPVS table.
-    #[serde(with = "services")]
+    #[serde(with = "pairs")]
     pub services: BTreeMap<ServiceKey, OurService>,
     /// The virtual addresses, each with the name of its interface.
     pub addresses: BTreeMap<IpAddr, String>,
@@ -42,7 +42,7 @@ pub struct OurService {
     /// The VirtualService that wants the service.
     pub object: Option<Object>,
     /// Our destinations in the service, in the kernel's order.
-    #[serde(with = "destinations")]
+    #[serde(with = "pairs")]
     pub destinations: IndexMap<DestinationKey, OurDestination>,
 }
 
@@ -158,40 +158,28 @@ fn set<K: Clone + Ord, V: Clone>(map: &mut BTreeMap<K, V>, key: &K, value: &Opti
     };
 }
 
-/// Writes the services as a list: JSON allows only texts as keys.
-mod services {
-    use super::{BTreeMap, Deserialize, OurService, Serialize, ServiceKey};
+/// Writes a map as a list of pairs: JSON allows only texts as keys.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<S: serde::Serializer>(
-        map: &BTreeMap<ServiceKey, OurService>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        map.iter().collect::<Vec<_>>().serialize(serializer)
+    pub(super) fn serialize<'a, M, K, V, S>(map: &'a M, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        &'a M: IntoIterator<Item = (&'a K, &'a V)>,
+        K: Serialize + 'a,
+        V: Serialize + 'a,
+        S: Serializer,
+    {
+        serializer.collect_seq(map)
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<ServiceKey, OurService>, D::Error> {
-        let list = Vec::<(ServiceKey, OurService)>::deserialize(deserializer)?;
-        Ok(list.into_iter().collect())
-    }
-}
-
-/// Writes the destinations as a list: JSON allows only texts as keys.
-mod destinations {
-    use super::{Deserialize, DestinationKey, IndexMap, OurDestination, Serialize};
-
-    pub(super) fn serialize<S: serde::Serializer>(
-        map: &IndexMap<DestinationKey, OurDestination>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        map.iter().collect::<Vec<_>>().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<IndexMap<DestinationKey, OurDestination>, D::Error> {
-        let list = Vec::<(DestinationKey, OurDestination)>::deserialize(deserializer)?;
-        Ok(list.into_iter().collect())
+    pub(super) fn deserialize<'de, M, K, V, D>(deserializer: D) -> Result<M, D::Error>
+    where
+        M: FromIterator<(K, V)>,
+        K: Deserialize<'de>,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        let pairs = Vec::<(K, V)>::deserialize(deserializer)?;
+        Ok(pairs.into_iter().collect())
     }
 }

@@ -90,7 +90,7 @@ pub struct Record {
     /// The objects for which the entry exists, or existed.
     #[serde(flatten)]
     pub objects: Objects,
-    /// The difference.
+    /// What changed, with the values before and after.
     pub difference: Difference,
 }
 

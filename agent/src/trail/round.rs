@@ -9,7 +9,7 @@ use std::{
 use ipvs::{ActualService, DestinationKey, ServiceKey, Timeouts, WantedService};
 use jiff::Timestamp;
 
-use super::record::Object;
+use super::{ours::Ours, record::Object};
 use crate::act::Difference;
 
 /// The result of one round.
@@ -37,7 +37,7 @@ pub struct Seen {
     /// The kernel's service with our destinations, or `None` if the service is
     /// not ours.
     pub ours: Option<ActualService>,
-    /// What is wanted.
+    /// What the objects want of the service, and what the round wanted.
     pub wants: Wants,
 }
 
@@ -79,4 +79,18 @@ pub struct Host {
     pub timeouts: Option<Timeouts>,
     /// The agent's own device for virtual addresses.
     pub device: Option<String>,
+}
+
+impl Host {
+    /// Returns the parts of the host as the trail knows them.
+    pub(super) fn known(ours: &Ours) -> Self {
+        let sysctls = ours.sysctls.keys();
+        Self {
+            addresses: ours.addresses.clone(),
+            taken: BTreeSet::new(),
+            sysctls: sysctls.map(|name| (name.clone(), None)).collect(),
+            timeouts: None,
+            device: ours.device.clone(),
+        }
+    }
 }

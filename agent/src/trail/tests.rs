@@ -272,7 +272,7 @@ fn the_log_has_one_line_for_each_record_up_to_a_rate_and_then_a_sum() {
     };
     assert_eq!(take(10, NOON), (10, None));
     assert_eq!(take(100, NOON), (50, Some(50)));
-    assert_eq!(take(5, after(1)), (1, None), "a sum is told every 10 s");
+    assert_eq!(take(5, after(1)), (1, None), "one sum every 10 s at most");
     assert_eq!(take(10, after(10)), (9, Some(5)));
     assert_eq!(take(5, after(100)), (5, None));
 }

@@ -4,7 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, TryRecvError},
     },
     thread::{self, JoinHandle},
@@ -17,7 +17,7 @@ use tracing::field;
 use super::{
     Trail,
     book::{Book, News},
-    files::{self, Files, Line, ManyChanges},
+    files::{self, Files, Line},
     log::Log,
     record::{Cause, Record},
     round::Round,
@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// How long the end of the agent waits for the thread.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// The running thread.
+/// The running thread, as the agent's main thread holds it.
 #[derive(Debug)]
 pub struct Writer {
     thread: JoinHandle<()>,
@@ -117,23 +117,16 @@ impl Pen {
     }
 
     fn hear(&mut self, round: Round) {
-        let (at, news) = (round.at, self.locked().hear(round));
-        let lines = match news {
-            News::Records(records) => {
-                self.log(&records, at);
-                records.into_iter().map(Line::Record).collect()
-            }
-            News::Snapshot { writes, cause } => {
-                let ours = self.locked().ours.clone();
-                let (services, destinations) = ours.counts();
-                tracing::info!(
-                    "{}: {writes} writes in one round; {services} services with {destinations} destinations are the agent's now",
-                    cause.name()
-                );
-                let change = Some(ManyChanges { writes, cause });
-                vec![Line::Snapshot { at, change, ours }]
-            }
+        let at = round.at;
+        let mut book = self.locked();
+        let news = book.hear(round);
+        let counts = book.ours.counts();
+        let lines = match &news {
+            News::Records(records) if records.is_empty() => Vec::new(),
+            news => Line::of(news.clone(), at, &book.ours),
         };
+        drop(book);
+        self.log(&news, counts, at);
         if !lines.is_empty() && self.failed.is_none() {
             let written = self.write(at, &lines);
             self.tell(written);
@@ -183,7 +176,18 @@ impl Pen {
         }
     }
 
-    fn log(&mut self, records: &[Record], now: Timestamp) {
+    fn log(&mut self, news: &News, ours: (usize, usize), now: Timestamp) {
+        let records = match news {
+            News::Records(records) => records,
+            News::Snapshot { writes, cause } => {
+                let (services, destinations) = ours;
+                tracing::info!(
+                    cause = cause.name(),
+                    "{writes} writes in one round; {services} services with {destinations} destinations are the agent's now"
+                );
+                return;
+            }
+        };
         let (each, others) = self.log.take(records, now);
         for record in each {
             let objects = &record.objects;
@@ -200,7 +204,7 @@ impl Pen {
         }
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Book> {
+    fn locked(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,19 +217,15 @@ impl Pen {
 pub fn record_undo(folder: &Path, round: Round) -> io::Result<()> {
     let at = round.at;
     let mut book = Book::new(files::read_ours(folder)?);
-    let lines = match book.hear(round) {
+    let cause = Cause::Undo;
+    let undone = match book.hear(round) {
         News::Records(records) => {
-            let cause = Cause::Undo;
-            let undone = records.into_iter().map(|record| Record { cause, ..record });
-            undone.map(Line::Record).collect()
+            let records = records.into_iter();
+            News::Records(records.map(|record| Record { cause, ..record }).collect())
         }
-        News::Snapshot { writes, .. } => {
-            let cause = Cause::Undo;
-            let change = Some(ManyChanges { writes, cause });
-            let ours = book.ours.clone();
-            vec![Line::Snapshot { at, change, ours }]
-        }
+        News::Snapshot { writes, .. } => News::Snapshot { writes, cause },
     };
+    let lines = Line::of(undone, at, &book.ours);
     let mut pen = Pen::new(folder, Arc::new(Mutex::new(book)));
     pen.files.resume()?;
     pen.write(at, &lines)

@@ -14,8 +14,8 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 use crate::trail::{
-    book::{Book, News},
-    files::{Line, ManyChanges, replay},
+    book::Book,
+    files::{Line, replay},
     ours::Ours,
     round::Round,
 };
@@ -191,14 +191,8 @@ impl Walk {
     fn write_trail(&mut self) {
         for round in self.rounds.try_iter() {
             let at = round.at;
-            let lines = match self.book.hear(round) {
-                News::Records(records) => records.into_iter().map(Line::Record).collect(),
-                News::Snapshot { writes, cause } => vec![Line::Snapshot {
-                    at,
-                    change: Some(ManyChanges { writes, cause }),
-                    ours: self.book.ours.clone(),
-                }],
-            };
+            let news = self.book.hear(round);
+            let lines = Line::of(news, at, &self.book.ours);
             let lines = lines.iter().map(serde_json::to_string);
             self.lines
                 .extend(lines.map(|line| line.expect("a line of the trail is JSON")));

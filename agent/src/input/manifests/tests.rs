@@ -166,7 +166,7 @@ fn a_field_that_does_not_exist_is_reported_and_the_object_used_without_it() {
     assert_eq!(
         manifests.problems(),
         problems,
-        "it is told until it is repaired"
+        "the mistake stays in the status until the file is correct"
     );
     manifests.take(files(&[("a.yaml", SERVER), ("b.yaml", SERVICE)]));
     assert_eq!(manifests.problems(), [""; 0]);

@@ -102,7 +102,7 @@ fn an_api_server_that_does_not_answer_is_told_with_what_to_look_at() {
         reach.failed("connection refused".to_owned());
         let answer = scene.ask().expect("an answer");
         let away = answer.api_server_away.as_ref().expect("it is away");
-        answer.text(away.since.0 + Duration::from_secs(42), false)
+        answer.text(away.since + Duration::from_secs(42), false)
     };
     let text = told(&scene.reach);
     for words in [

@@ -104,8 +104,7 @@ fn without_api_server(away: &Away, now: Timestamp) -> String {
         url,
         message,
     } = away;
-    let since = since.0;
-    let seconds = now.duration_since(since).as_secs().max(0);
+    let seconds = now.duration_since(*since).as_secs().max(0);
     let at = url.as_ref().map(|url| format!(" at {url}"));
     let remedy = match url {
         Some(url) => format!(
