@@ -32,6 +32,7 @@ use crate::{
     history::{Places, Positions},
     liveness::Life,
     need::Need,
+    scope::Scope,
     status::{Id, Status, Subject},
 };
 
@@ -59,7 +60,20 @@ pub struct DirectorView<'a> {
     pub unreadable: &'a [String],
 }
 
-/// The status that every object should have.
+/// Everything that decides the statuses of objects.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// All objects.
+    pub objects: &'a Objects,
+    /// What the objects resolve to.
+    pub resolved: &'a Resolved,
+    /// The states that directors must have used, by VirtualService.
+    pub needs: &'a BTreeMap<ObjectKey, Need>,
+    /// All directors.
+    pub directors: &'a [DirectorView<'a>],
+}
+
+/// The status that every object should have, or every object of a [`Scope`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
     /// The statuses of VirtualServices, by namespace and name.
@@ -128,9 +142,6 @@ struct Group<'a> {
     /// reached. `None` if the group has no live director, or if the position of
     /// a live director is unknown.
     least: Option<Positions>,
-    accepted_services: i32,
-    /// The directors that are not ready, each with its condition Ready.
-    not_ready: Vec<(&'a str, &'a Condition)>,
 }
 
 impl Group<'_> {
@@ -149,14 +160,15 @@ impl Group<'_> {
     }
 }
 
-/// Computes the status of every object.
-pub fn wanted(
-    objects: &Objects,
-    resolved: &Resolved,
-    needs: &BTreeMap<ObjectKey, Need>,
-    directors: &[DirectorView<'_>],
-) -> Wanted {
-    let of_directors: BTreeMap<String, Vec<Condition>> = directors
+/// Computes the status of every object in `scope`.
+pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
+    let Facts {
+        objects,
+        resolved,
+        needs,
+        directors,
+    } = facts;
+    let mut of_directors: BTreeMap<String, Vec<Condition>> = directors
         .iter()
         .filter_map(|director| Some((director.name.to_owned(), alive::conditions(director)?)))
         .collect();
@@ -164,58 +176,83 @@ pub fn wanted(
     for (name, group) in &mut groups {
         group.is_dummy = is_dummy(objects, name);
     }
-    for director in directors {
-        let conditions = of_directors
-            .get(director.name)
-            .unwrap_or(&director.status.conditions);
-        if let Some(group) = groups.get_mut(director.status.director_group_name.as_str())
-            && let Some(ready) = condition::find(conditions, kind::READY)
-            && ready.status != "True"
-        {
-            group.not_ready.push((director.name, ready));
-        }
-    }
-    for (key, service) in &resolved.services {
-        if resolved.rejection(Kind::VirtualService, key).is_none() {
-            groups
-                .entry(service.group.as_str())
-                .or_default()
-                .accepted_services += 1;
-        }
-    }
+    let (mut director_groups, mut virtual_services) = (BTreeMap::new(), BTreeMap::new());
     let no_directors = Group::default();
-    let virtual_services = objects
-        .virtual_services
-        .iter()
-        .map(|(key, stored)| {
-            let service = resolved.services.get(key);
-            let group = service
-                .map(|service| service.group.as_str())
-                .or(stored.group.as_deref())
-                .and_then(|name| groups.get(name))
-                .unwrap_or(&no_directors);
-            let status = virtual_service::status(objects, resolved, key, needs.get(key), group);
-            (key.clone(), status)
-        })
-        .collect();
+    let services = scope.of(Subject::VirtualService, &objects.virtual_services);
+    for (key, stored) in services {
+        let service = resolved.services.get(key);
+        let group = service
+            .map(|service| service.group.as_str())
+            .or(stored.group.as_deref())
+            .and_then(|name| groups.get(name))
+            .unwrap_or(&no_directors);
+        let status = virtual_service::status(objects, resolved, key, needs.get(key), group);
+        virtual_services.insert(key.clone(), status);
+    }
+    let real_servers = real_server::statuses(facts, &groups, &no_directors, scope);
+    if scope.has_any(Subject::DirectorGroup) {
+        let not_ready = not_ready(directors, &of_directors);
+        let services = accepted_services(resolved);
+        for (key, stored) in scope.of(Subject::DirectorGroup, &objects.director_groups) {
+            let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
+                Some(rejection) => condition::not_accepted(rejection, stored.generation),
+                None => condition::accepted(stored.generation),
+            };
+            let name = &*key.name;
+            let status = director_group(
+                groups.get(name).unwrap_or(&no_directors),
+                key,
+                accepted,
+                not_ready.get(name).map_or(&[], Vec::as_slice),
+                services.get(name).copied().unwrap_or_default(),
+            );
+            director_groups.insert(key.clone(), status);
+        }
+    }
+    drop(groups);
+    of_directors.retain(|name, _| {
+        let key = ObjectKey::cluster(name.as_str());
+        scope.has(Subject::Director, &key)
+    });
     Wanted {
         virtual_services,
-        real_servers: real_server::statuses(objects, resolved, needs, &groups, &no_directors),
-        director_groups: objects
-            .director_groups
-            .iter()
-            .map(|(key, stored)| {
-                let group = groups.get(&*key.name).unwrap_or(&no_directors);
-                let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
-                    Some(rejection) => condition::not_accepted(rejection, stored.generation),
-                    None => condition::accepted(stored.generation),
-                };
-                let status = director_group(group, key, accepted);
-                (key.clone(), status)
-            })
-            .collect(),
+        real_servers,
+        director_groups,
         directors: of_directors,
     }
+}
+
+/// The directors that are not ready, by group, each with its condition Ready.
+/// `new` are the conditions that the directors should have.
+fn not_ready<'a>(
+    directors: &'a [DirectorView<'_>],
+    new: &'a BTreeMap<String, Vec<Condition>>,
+) -> HashMap<&'a str, Vec<(&'a str, &'a Condition)>> {
+    let mut not_ready: HashMap<&str, Vec<_>> = HashMap::new();
+    for director in directors {
+        let published = &director.status.conditions;
+        let conditions = new.get(director.name).unwrap_or(published);
+        let group = director.status.director_group_name.as_str();
+        match condition::find(conditions, kind::READY) {
+            Some(ready) if ready.status != "True" && !group.is_empty() => {
+                let of_group = not_ready.entry(group).or_default();
+                of_group.push((director.name, ready));
+            }
+            _ => {}
+        }
+    }
+    not_ready
+}
+
+/// Returns the number of accepted services of each group.
+fn accepted_services(resolved: &Resolved) -> HashMap<&str, i32> {
+    let mut services: HashMap<&str, i32> = HashMap::new();
+    for (key, service) in &resolved.services {
+        if resolved.rejection(Kind::VirtualService, key).is_none() {
+            *services.entry(service.group.as_str()).or_default() += 1;
+        }
+    }
+    services
 }
 
 fn is_dummy(objects: &Objects, group: &str) -> bool {
@@ -271,16 +308,16 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
     groups
 }
 
-fn director_group(group: &Group<'_>, key: &ObjectKey, accepted: Condition) -> DirectorGroupStatus {
+fn director_group(
+    group: &Group<'_>,
+    key: &ObjectKey,
+    accepted: Condition,
+    not_ready: &[(&str, &Condition)],
+    services: i32,
+) -> DirectorGroupStatus {
     let directors = group.live.len() + group.dead.len();
     let generation = accepted.observed_generation.unwrap_or_default();
-    let ready = condition::group_ready(
-        &accepted,
-        &group.not_ready,
-        directors,
-        &key.name,
-        generation,
-    );
+    let ready = condition::group_ready(&accepted, not_ready, directors, &key.name, generation);
     let of_live = |kind| {
         let live = group.live.iter();
         let holds =
@@ -294,7 +331,7 @@ fn director_group(group: &Group<'_>, key: &ObjectKey, accepted: Condition) -> Di
         live_directors: int32(group.live.len()),
         programmed_directors: of_live(kind::PROGRAMMED),
         holding_removals: of_live(kind::REMOVALS_HELD),
-        vips: (group.accepted_services > 0).then(|| group.named(vips)),
-        virtual_services: group.accepted_services,
+        vips: (services > 0).then(|| group.named(vips)),
+        virtual_services: services,
     }
 }

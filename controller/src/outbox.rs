@@ -11,6 +11,7 @@ use crate::{
     bucket::Bucket,
     difference::Difference,
     liveness::Time,
+    scope::Scope,
     status::{Id, Status},
 };
 
@@ -48,6 +49,15 @@ pub struct Letter {
     pub published: Option<Status>,
     /// How the wanted status differs from the published status.
     pub difference: Difference,
+}
+
+/// The result of a pass over objects.
+#[derive(Debug)]
+pub struct Pass {
+    /// The objects that the pass looked at.
+    pub scope: Scope,
+    /// Those of their wanted statuses that differ from the published ones.
+    pub letters: Vec<Letter>,
 }
 
 /// The result of a patch.
@@ -91,11 +101,20 @@ struct Retry {
 }
 
 impl Outbox {
-    /// Replaces all statuses that wait to be published. Statuses of an earlier
-    /// call that were not sent yet are dropped.
-    pub fn replace(&mut self, letters: impl IntoIterator<Item = Letter>, now: Time) {
-        self.letters.clear();
-        for mut letter in letters {
+    /// Takes the result of a pass. Statuses of an earlier pass that were not
+    /// sent yet are dropped, if the new pass looked at their objects.
+    pub fn update(&mut self, pass: Pass, now: Time) {
+        match pass.scope.ids() {
+            None => self.letters.clear(),
+            Some(ids) => {
+                for id in ids {
+                    for letters in self.letters.values_mut() {
+                        letters.remove(&id);
+                    }
+                }
+            }
+        }
+        for mut letter in pass.letters {
             let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
                 letter.status.difference(Some(&sent.status)) == Difference::None
             });

@@ -26,6 +26,7 @@ use crate::{
     ration::Ration,
     status::Status,
     trouble::{self, Complaints},
+    waits::Moment,
     watch,
     world::World,
 };
@@ -213,7 +214,7 @@ impl Controller {
     fn work(&mut self) {
         let now = self.now();
         self.take_or_leave_the_lead(now);
-        if self.world.lives_changed(now) {
+        if self.world.time_passed(now) {
             self.due.get_or_insert(now + self.pace.gather(now));
         }
         if self.due.is_some_and(|due| due <= now) {
@@ -225,8 +226,9 @@ impl Controller {
                 info!("everything is listed");
             }
             if self.leading {
-                let letters = self.world.letters(now);
-                self.outbox.replace(letters, now);
+                let clock = Timestamp::now();
+                let pass = self.world.pass(Moment { now, clock });
+                self.outbox.update(pass, now);
             }
             let used = processor_time().saturating_sub(began);
             debug!("computing all statuses took {used:?} of a processor");
@@ -257,6 +259,7 @@ impl Controller {
         self.leading = leads;
         if leads {
             info!("{} leads, and publishes", self.candidate.identity);
+            self.world.begin_to_lead();
             self.due = Some(now);
         } else {
             info!("{} no longer leads", self.candidate.identity);
@@ -289,6 +292,7 @@ impl Controller {
         let outcome = publish::outcome(&result);
         self.outbox.done(&letter.id, outcome, now);
         if outcome == Outcome::Failed {
+            self.world.not_written(&letter.id);
             self.due.get_or_insert(now + self.pace.gather(now));
         }
         match result {

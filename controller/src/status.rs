@@ -68,6 +68,16 @@ impl Status {
         }
     }
 
+    /// Returns the conditions in this status, to change them.
+    pub fn conditions_mut(&mut self) -> &mut [Condition] {
+        match self {
+            Self::VirtualService(status) => &mut status.conditions,
+            Self::RealServer(status) => &mut status.conditions,
+            Self::DirectorGroup(status) => &mut status.conditions,
+            Self::Director(conditions) => conditions,
+        }
+    }
+
     /// The number of directors on which a RealServer's probes fail.
     pub fn unhealthy_on(&self) -> i32 {
         match self {

@@ -1,12 +1,14 @@
 //! All objects that the controller has seen, and the statuses that follow from
 //! these objects.
 
+mod pass;
+mod resolve;
 mod take;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    Digest, Kind, ObjectKey, Objects, Resolved,
+    Kind, ObjectKey, Objects, Resolved,
     api::DirectorStatus,
     check::{CheckedGroup, CheckedServer, CheckedService},
     condition,
@@ -14,17 +16,17 @@ use crds::{
 use kube::{ResourceExt, runtime::watcher};
 
 use crate::{
-    aggregate::{self, DirectorView, Wanted},
-    difference::Difference,
     event::{Event, ObservedDirector},
     history::{History, Places},
     kubernetes_event::AgentFlip,
     liveness::{Life, Liveness, Time},
-    need::{self, Fingerprint, Need},
-    outbox::Letter,
+    need::Need,
     renewals::{Place, Renewals},
     status::{Id, Status, Subject},
+    waits::Waits,
 };
+
+use pass::Stale;
 
 /// Everything that the controller knows. Callers pass in events and times, and
 /// get the wanted statuses.
@@ -46,6 +48,10 @@ pub struct World {
     relisted: BTreeSet<Kind>,
     unresolved: bool,
     listing: Listing,
+    stale: Stale,
+    waits: Waits,
+    /// The time of the last call of [`World::time_passed`].
+    passed: Time,
     /// The changed conditions that the next [`World::agent_flips`] returns.
     agent_flips: Vec<AgentFlip>,
 }
@@ -58,7 +64,7 @@ struct KnownDirector {
     unreadable: Vec<String>,
     places: Places,
     /// Whether the director was alive at the last call of
-    /// [`World::lives_changed`].
+    /// [`World::time_passed`].
     life: Life,
     /// Why the API server refused the director's report at that call, if it
     /// did.
@@ -94,7 +100,20 @@ impl World {
     pub fn wrote(&mut self, id: &Id, status: Status) {
         if let Some(published) = self.published.get_mut(id) {
             *published = status;
+            self.stale.add(id.clone());
         }
+    }
+
+    /// Lets the next pass look at an object again, because its status could not
+    /// be written.
+    pub fn not_written(&mut self, id: &Id) {
+        self.stale.add(id.clone());
+    }
+
+    /// Lets the next pass look at all objects, because this process leads from
+    /// now on and has not published anything yet.
+    pub fn begin_to_lead(&mut self) {
+        self.stale.add_all();
     }
 
     /// Returns the changes of the condition ProbesWorking since the last call.
@@ -102,60 +121,24 @@ impl World {
         std::mem::take(&mut self.agent_flips)
     }
 
-    /// Returns all wanted statuses that differ from the published ones. The
-    /// caller must call [`World::resolve`] first. Returns nothing until every
-    /// watch has completed a listing.
-    pub fn letters(&mut self, now: Time) -> Vec<Letter> {
-        if !self.is_listed() {
-            return Vec::new();
-        }
-        let wanted = self.wanted(now);
-        wanted
-            .into_statuses()
-            .filter_map(|(id, status)| {
-                let (uid, status) = self.addressed(&id, status)?;
-                let published = self.published.get(&id);
-                let difference = status.difference(published);
-                (difference != Difference::None).then(|| Letter {
-                    published: published.cloned(),
-                    uid,
-                    id,
-                    status,
-                    difference,
-                })
-            })
-            .collect()
-    }
-
-    fn addressed(&self, id: &Id, mut status: Status) -> Option<(String, Status)> {
-        let uid = match id.subject {
-            Subject::VirtualService => &self.objects.virtual_services.get(&id.key)?.uid,
-            Subject::RealServer => &self.objects.real_servers.get(&id.key)?.uid,
-            Subject::DirectorGroup => &self.objects.director_groups.get(&id.key)?.uid,
-            Subject::Director => {
-                let director = self.directors.get(&*id.key.name)?;
-                if let Status::Director(conditions) = &mut status {
-                    for condition in conditions {
-                        condition.observed_generation = Some(director.generation);
-                    }
-                }
-                &director.uid
-            }
-        };
-        Some((uid.clone(), status))
-    }
-
-    /// The time at which the next Lease expires and [`World::lives_changed`]
-    /// may return true.
+    /// The earliest time at which [`World::time_passed`] may return true without
+    /// any event: a Lease expires, or an object has waited too long.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
-        self.liveness.next_deadline(now)
+        let lease = self.liveness.next_deadline(now);
+        let wait = self.waits.next_deadline(self.passed);
+        lease.into_iter().chain(wait).min()
     }
 
-    /// Whether since the last call a director died or came back, or the API
-    /// server began or ceased to refuse its report. If so, the
-    /// caller must compute [`World::wanted`] again.
-    pub fn lives_changed(&mut self, now: Time) -> bool {
-        let mut changed = false;
+    /// Whether a new pass is necessary because of what happened since the last
+    /// call: a director died or came back, the API server began or ceased to
+    /// refuse a director's report, or an object has waited too long.
+    pub fn time_passed(&mut self, now: Time) -> bool {
+        let late: Vec<Id> = self.waits.late(self.passed, now).cloned().collect();
+        self.passed = now;
+        let mut changed = !late.is_empty();
+        for id in late {
+            self.stale.add(id);
+        }
         for name in self.liveness.suspects(now) {
             let Some(director) = self.directors.get_mut(&name) else {
                 continue;
@@ -166,6 +149,7 @@ impl World {
                 director.life = life;
                 director.refused = refused.map(str::to_owned);
                 changed = true;
+                self.stale.add_all();
             }
         }
         changed
@@ -173,7 +157,7 @@ impl World {
 
     /// Applies an event, and returns whether the result of [`World::wanted`]
     /// may have changed. Returns false for changes of single Leases, because
-    /// most renewals change no status. [`World::lives_changed`] finds the
+    /// most renewals change no status. [`World::time_passed`] finds the
     /// directors that died or came back.
     pub fn apply(&mut self, event: Event, now: Time) -> bool {
         let matters = !matches!(
@@ -181,6 +165,17 @@ impl World {
             Event::Leases(watcher::Event::Apply(_) | watcher::Event::Delete(_))
                 | Event::DirectorLeases(watcher::Event::Apply(_) | watcher::Event::Delete(_))
         );
+        if matters
+            && matches!(
+                event,
+                Event::Leases(_)
+                    | Event::DirectorLeases(_)
+                    | Event::LeasesUnseen
+                    | Event::DirectorLeasesUnseen
+            )
+        {
+            self.stale.add_all();
+        }
         let (renewals, liveness) = (&mut self.renewals, &mut self.liveness);
         match event {
             Event::VirtualServices(event) => self.take::<CheckedService>(event),
@@ -193,97 +188,6 @@ impl World {
             Event::DirectorLeasesUnseen => renewals.blind(Place::Directors, liveness, now),
         }
         matters
-    }
-
-    /// Resolves the current objects, and updates the [`Need`] of every
-    /// VirtualService.
-    pub fn resolve(&mut self) {
-        self.touched.clear();
-        self.relisted.clear();
-        if !self.unresolved || !self.objects.is_listed() {
-            return;
-        }
-        self.unresolved = false;
-        let resolved = crds::resolve(&self.objects);
-        let gone: BTreeSet<&str> = resolved.gone_groups.iter().map(String::as_str).collect();
-        let unsure = self.objects.namespaces_with_outdated();
-        let mut rivals: HashMap<(&str, &str), Digest> = HashMap::new();
-        for (key, stored) in self.objects.virtual_services.iter() {
-            let service = resolved.services.get(key);
-            let group = service
-                .map(|service| service.group.as_str())
-                .or(stored.group.as_deref())
-                .unwrap_or_default();
-            let servers: Vec<&ObjectKey> = service
-                .into_iter()
-                .flat_map(|service| service.servers.iter().map(|server| &server.object))
-                .chain(resolved.refused_by(key).map(|(server, _)| server))
-                .collect();
-            let is_cut = resolved.is_cut(key);
-            let fingerprint = Fingerprint {
-                own: stored.digest,
-                servers: servers.iter().fold(Digest::default(), |digest, server| {
-                    digest ^ self.objects.real_servers.digest_of(server)
-                }),
-                rivals: is_cut.then(|| {
-                    let all = || self.objects.digest_of_namespace(group, &key.namespace);
-                    *rivals.entry((group, &key.namespace)).or_insert_with(all)
-                }),
-                accepted: resolved.rejection(Kind::VirtualService, key).is_none(),
-                group_gone: gone.contains(group),
-            };
-            let provable = !fingerprint.group_gone
-                && stored.current.is_ok()
-                && !(is_cut && unsure.contains(&*key.namespace))
-                && servers
-                    .iter()
-                    .all(|server| resolved.rejection(Kind::RealServer, server).is_none());
-            let before = self.resolved.services.get(key);
-            if let Some(need) = self.needs.get_mut(key)
-                && need.fingerprint == fingerprint
-                && before == service
-            {
-                need.provable = provable;
-                continue;
-            }
-            self.history.know_group(group);
-            let since = self.history.now(group);
-            let need = Need {
-                fingerprint,
-                since,
-                provable,
-                servers: need::servers(service, before.zip(self.needs.get(key)), since),
-            };
-            self.needs.insert(key.clone(), need);
-        }
-        self.needs
-            .retain(|key, _| self.objects.virtual_services.get(key).is_some());
-        self.resolved = resolved;
-    }
-
-    /// Computes the status that every object should have now. The caller must
-    /// call [`World::resolve`] first.
-    pub fn wanted(&mut self, now: Time) -> Wanted {
-        for director in self.directors.values_mut() {
-            self.history.follow(
-                &mut director.places,
-                &director.status.director_group_name,
-                director.status.used.as_ref(),
-            );
-        }
-        let directors: Vec<DirectorView<'_>> = self
-            .directors
-            .iter()
-            .map(|(name, director)| DirectorView {
-                name,
-                life: self.liveness.life(name, now),
-                refused: self.liveness.refused(name),
-                places: &director.places,
-                status: &director.status,
-                unreadable: &director.unreadable,
-            })
-            .collect();
-        aggregate::wanted(&self.objects, &self.resolved, &self.needs, &directors)
     }
 
     fn directors(&mut self, event: watcher::Event<ObservedDirector>, now: Time) {
@@ -327,37 +231,53 @@ impl World {
         let reported_dead = status.conditions.iter().any(|condition| {
             condition.type_ == condition::kind::ALIVE && condition.status == "False"
         });
-        if let Some(before) = self.directors.get(&name) {
-            let before = &before.status.conditions;
-            let flips = AgentFlip::between(&id.key, &uid, before, &status.conditions);
-            self.agent_flips.extend(flips);
-        }
         self.liveness.director(&name, reported_dead, now);
-        let seen = self.directors.entry(name).or_insert_with(|| KnownDirector {
+        self.published
+            .insert(id.clone(), Status::Director(status.conditions.clone()));
+        let seen = KnownDirector {
             uid,
             generation,
-            status: DirectorStatus::default(),
-            unreadable: Vec::new(),
+            status,
+            unreadable: director.unreadable,
             places: Places::default(),
             life: Life::NoLease,
             refused: None,
-        });
-        self.history.follow(
-            &mut seen.places,
-            &status.director_group_name,
-            status.used.as_ref(),
-        );
-        self.published
-            .insert(id, Status::Director(status.conditions.clone()));
-        seen.generation = generation;
-        seen.status = status;
-        seen.unreadable = director.unreadable;
+        };
+        let Some(known) = self.directors.get_mut(&name) else {
+            self.stale.add_all();
+            let new = self.directors.entry(name).or_insert(seen);
+            new.follow(&self.history);
+            return;
+        };
+        let (before, after) = (&known.status.conditions, &seen.status.conditions);
+        let flips = AgentFlip::between(&id.key, &known.uid, before, after);
+        self.agent_flips.extend(flips);
+        self.stale.reported(id, known, &seen);
+        let before = known.places.position();
+        *known = KnownDirector {
+            places: std::mem::take(&mut known.places),
+            life: known.life.clone(),
+            refused: known.refused.take(),
+            ..seen
+        };
+        known.follow(&self.history);
+        self.stale.advanced(known, before);
     }
 
     fn director_gone(&mut self, name: &str) {
+        self.stale.add_all();
         self.directors.remove(name);
         self.published.remove(&director_id(name));
         self.liveness.director_gone(name);
+    }
+}
+
+impl KnownDirector {
+    /// Updates the director's places in the history after a report, or after
+    /// the history has grown.
+    fn follow(&mut self, history: &History) {
+        let group = &self.status.director_group_name;
+        history.follow(&mut self.places, group, self.status.used.as_ref());
     }
 }
 

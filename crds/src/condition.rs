@@ -104,6 +104,9 @@ pub mod reason {
     pub const PROGRAMMED: &str = "Programmed";
     /// Some directors have not reported yet that they hold the object.
     pub const PROGRAMMING: &str = "Programming";
+    /// The object has waited for minutes for something that should take
+    /// seconds.
+    pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
     /// A director tried to program the object and failed.
     pub const NOT_PROGRAMMED: &str = "NotProgrammed";
     /// The kernel refused a service or a destination.
@@ -263,6 +266,22 @@ pub fn pending(kind: &str, generation: i64) -> Condition {
         "Waiting for the controller",
         generation,
     )
+}
+
+/// Adds to a condition since when the object waits. If the wait is too long,
+/// the condition becomes an error: False, with what to look at.
+pub fn say_how_long(waiting: &mut Condition, since: Timestamp, is_too_long: bool) {
+    // Users need no fractions of a second.
+    let since = Timestamp::from_second(since.as_second()).unwrap_or(since);
+    let _ = write!(waiting.message, ". It waits since {since}");
+    if is_too_long {
+        FALSE.clone_into(&mut waiting.status);
+        reason::PROGRESS_DEADLINE_EXCEEDED.clone_into(&mut waiting.reason);
+        waiting.message.push_str(
+            ", which is too long. Look at these directors with kubectl describe idir, and at their \
+             agents' logs",
+        );
+    }
 }
 
 /// Accepted is True: the object's current generation is in force.

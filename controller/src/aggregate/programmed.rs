@@ -276,7 +276,8 @@ fn vip_not_held(view: &ServiceView<'_>, service: &Service) -> Option<Condition> 
     not_held(match live.iter().find(|live| live.name == to_hold) {
         Some(director) => {
             let programmed = condition::find(&director.status.conditions, kind::PROGRAMMED);
-            let says = programmed.map_or("nothing yet", |programmed| &programmed.message);
+            let not_true = programmed.filter(|programmed| programmed.status != "True");
+            let says = not_true.map_or("nothing about it", |not_true| &not_true.message);
             ExpectedHolder::Live(director.name, says)
         }
         None => ExpectedHolder::NotLive(to_hold, live.first().map(|live| live.name)),

@@ -1,13 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
-    Kind, ObjectKey, Objects, Rejection, Resolved,
+    Kind, ObjectKey, Rejection,
     api::{ForwardingMethod, RealServerStatus, ServerInForce, int32},
     condition::{self, ServerHealth, Sight},
 };
 
-use super::{Group, health_reports::Servers};
-use crate::need::Need;
+use super::{Facts, Group, health_reports::Servers};
+use crate::{scope::Scope, status::Subject};
 
 /// One server with all services that use it.
 #[derive(Default)]
@@ -22,38 +22,48 @@ struct Uses<'a> {
     refused: Vec<(&'a ObjectKey, &'a Rejection)>,
 }
 
-/// Computes the status of every RealServer.
+/// Computes the status of every RealServer in `scope`.
 pub(super) fn statuses<'a>(
-    objects: &Objects,
-    resolved: &'a Resolved,
-    needs: &'a BTreeMap<ObjectKey, Need>,
+    facts: Facts<'a>,
     groups: &'a HashMap<&'a str, Group<'a>>,
     no_directors: &'a Group<'a>,
+    scope: &Scope,
 ) -> BTreeMap<ObjectKey, RealServerStatus> {
+    if !scope.has_any(Subject::RealServer) {
+        return BTreeMap::new();
+    }
+    let Facts {
+        objects,
+        resolved,
+        needs,
+        ..
+    } = facts;
+    let is_in_scope = |server: &ObjectKey| scope.has(Subject::RealServer, server);
     let mut uses: HashMap<&ObjectKey, Uses<'_>> = HashMap::new();
     for (key, service) in &resolved.services {
         let group = groups.get(service.group.as_str()).unwrap_or(no_directors);
-        let checked = service
-            .health_check
-            .as_ref()
-            .map(|_| Servers::of(key, needs.get(key), group));
-        for server in &service.servers {
+        let mut checked = None;
+        let servers = service.servers.iter();
+        for server in servers.filter(|server| is_in_scope(&server.object)) {
             let uses = uses.entry(&server.object).or_default();
             uses.services += 1;
             uses.ports.insert(server.port);
             uses.methods.insert(server.forwarding.method());
-            if let Some(checked) = &checked {
-                uses.check(&server.object, checked, group);
+            if service.health_check.is_some() {
+                let of = || Servers::of(key, needs.get(key), group);
+                uses.check(&server.object, checked.get_or_insert_with(of), group);
             }
         }
     }
     for ((service, server), rejection) in &resolved.refused {
-        let uses = uses.entry(server).or_default();
-        uses.refused.push((service, rejection));
+        if is_in_scope(server) {
+            let uses = uses.entry(server).or_default();
+            uses.refused.push((service, rejection));
+        }
     }
-    objects
-        .real_servers
-        .iter()
+    let servers = scope.of(Subject::RealServer, &objects.real_servers);
+    servers
+        .into_iter()
         .map(|(key, stored)| {
             let uses = uses.remove(key).unwrap_or_default();
             let rejection = resolved.rejection(Kind::RealServer, key);

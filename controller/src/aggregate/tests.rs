@@ -1,10 +1,12 @@
 mod budgets;
 mod health_reports;
+mod partial;
 mod property;
 mod publishing;
 mod scene;
 mod summaries;
 mod vips;
+mod waits;
 
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::{
     event::{Event, ObservedDirector},
     world::World,
 };
-use scene::{START, Scene, exception, parsed, said};
+use scene::{MOMENT, START, Scene, exception, parsed, said};
 
 /// Returns the numbers of servers that get connections and of selected servers.
 fn in_service(status: VirtualServiceStatus) -> (i32, i32) {
@@ -178,27 +180,27 @@ fn a_dead_director_is_named_and_not_waited_for() {
 fn a_renewal_changes_nothing_but_the_life_of_a_dead_director_and_death_changes_it_again() {
     let mut scene = Scene::new();
     scene.report("d1", json!({}));
-    assert!(scene.world.lives_changed(scene.now));
+    assert!(scene.world.time_passed(scene.now));
     let before = scene.wanted();
     for _ in 0..5 {
         scene.now += Duration::from_secs(10);
-        assert!(!scene.renew("d1") && !scene.world.lives_changed(scene.now));
+        assert!(!scene.renew("d1") && !scene.world.time_passed(scene.now));
         assert_eq!(scene.wanted(), before);
     }
     for seconds in (10..40).step_by(10) {
         scene.now += Duration::from_secs(10);
         scene.renew("other");
-        assert!(!scene.world.lives_changed(scene.now), "after {seconds} s");
+        assert!(!scene.world.time_passed(scene.now), "after {seconds} s");
     }
     assert_eq!(
         scene.world.next_deadline(scene.now),
         Some(scene.now + Duration::from_secs(10))
     );
     scene.now += Duration::from_secs(10);
-    assert!(scene.world.lives_changed(scene.now));
+    assert!(scene.world.time_passed(scene.now));
     assert!(scene.says(kind::READY).starts_with("False/NoDirectors"));
-    assert!(!scene.renew("d1") && scene.world.lives_changed(scene.now));
-    assert!(!scene.world.lives_changed(scene.now));
+    assert!(!scene.renew("d1") && scene.world.time_passed(scene.now));
+    assert!(!scene.world.time_passed(scene.now));
     assert_eq!(scene.wanted(), before);
 }
 
@@ -417,11 +419,11 @@ fn right_after_start_a_reported_death_stands_and_the_rest_is_believed() {
 #[test]
 fn nothing_is_published_before_everything_is_listed() {
     let mut world = World::default();
-    assert!(world.letters(START).is_empty());
+    assert!(world.pass(MOMENT).letters.is_empty());
     let mut scene = Scene::new();
     scene.world.resolve();
-    assert_eq!(scene.world.letters(START).len(), 4);
+    assert_eq!(scene.world.pass(MOMENT).letters.len(), 4);
     world.apply(Event::Leases(watcher::Event::InitDone), START);
     world.apply(Event::DirectorLeases(watcher::Event::InitDone), START);
-    assert!(world.letters(START).is_empty());
+    assert!(world.pass(MOMENT).letters.is_empty());
 }

@@ -28,6 +28,15 @@ fn letter(name: usize, difference: Difference, generation: i64) -> Letter {
     }
 }
 
+/// Passes the result of a pass over all objects to the outbox.
+fn replace(outbox: &mut Outbox, letters: impl IntoIterator<Item = Letter>, now: Time) {
+    let pass = Pass {
+        scope: Scope::All,
+        letters: letters.into_iter().collect(),
+    };
+    outbox.update(pass, now);
+}
+
 fn sent(outbox: &mut Outbox, now: Time) -> Vec<Id> {
     let sent: Vec<_> = outbox
         .due(now)
@@ -43,15 +52,15 @@ fn sent(outbox: &mut Outbox, now: Time) -> Vec<Id> {
 #[test]
 fn one_object_is_patched_once_in_five_seconds_and_at_once_when_a_condition_flips() {
     let mut outbox = Outbox::default();
-    outbox.replace([letter(1, Difference::Plain, 1)], s(0));
+    replace(&mut outbox, [letter(1, Difference::Plain, 1)], s(0));
     assert_eq!(sent(&mut outbox, s(0)), [id(1)]);
 
-    outbox.replace([letter(1, Difference::Plain, 2)], s(1));
+    replace(&mut outbox, [letter(1, Difference::Plain, 2)], s(1));
     assert_eq!(sent(&mut outbox, s(1)), []);
     assert_eq!(outbox.next_deadline(s(1)), Some(s(5)));
     assert_eq!(sent(&mut outbox, s(5)), [id(1)]);
 
-    outbox.replace([letter(1, Difference::Flip, 3)], s(6));
+    replace(&mut outbox, [letter(1, Difference::Flip, 3)], s(6));
     assert_eq!(outbox.next_deadline(s(6)), Some(s(0)));
     assert_eq!(sent(&mut outbox, s(6)), [id(1)]);
 }
@@ -59,22 +68,22 @@ fn one_object_is_patched_once_in_five_seconds_and_at_once_when_a_condition_flips
 #[test]
 fn what_was_written_a_moment_ago_is_not_written_again_because_the_watch_is_behind() {
     let mut outbox = Outbox::default();
-    outbox.replace([letter(1, Difference::Flip, 1)], s(0));
+    replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(0));
     assert_eq!(sent(&mut outbox, s(0)), [id(1)]);
-    outbox.replace([letter(1, Difference::Flip, 1)], s(1));
+    replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(1));
     assert_eq!(sent(&mut outbox, s(1)), []);
     // If the status is still not published after the pause, another writer has
     // overwritten it.
-    outbox.replace([letter(1, Difference::Flip, 1)], s(5));
+    replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(5));
     assert_eq!(sent(&mut outbox, s(5)), [id(1)]);
 }
 
 #[test]
 fn a_letter_that_is_under_way_is_not_overtaken() {
     let mut outbox = Outbox::default();
-    outbox.replace([letter(1, Difference::Flip, 1)], s(0));
+    replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(0));
     assert_eq!(outbox.due(s(0)).len(), 1);
-    outbox.replace([letter(1, Difference::Flip, 2)], s(1));
+    replace(&mut outbox, [letter(1, Difference::Flip, 2)], s(1));
     assert_eq!(outbox.due(s(1)).len(), 0);
     outbox.done(&id(1), Outcome::Written, s(2));
     assert_eq!(outbox.due(s(2)).len(), 1);
@@ -83,7 +92,11 @@ fn a_letter_that_is_under_way_is_not_overtaken() {
 #[test]
 fn only_so_many_are_under_way() {
     let mut outbox = Outbox::default();
-    outbox.replace((0..100).map(|name| letter(name, Difference::Flip, 1)), s(0));
+    replace(
+        &mut outbox,
+        (0..100).map(|name| letter(name, Difference::Flip, 1)),
+        s(0),
+    );
     let first = outbox.due(s(0));
     assert_eq!(first.len(), CONCURRENT);
     assert_eq!(outbox.due(s(0)).len(), 0);
@@ -95,7 +108,11 @@ fn only_so_many_are_under_way() {
 fn flips_go_first() {
     let mut outbox = Outbox::default();
     let many = (0..100).map(|name| letter(name, Difference::Plain, 1));
-    outbox.replace(many.chain([letter(100, Difference::Flip, 1)]), s(0));
+    replace(
+        &mut outbox,
+        many.chain([letter(100, Difference::Flip, 1)]),
+        s(0),
+    );
     assert_eq!(outbox.due(s(0))[0].id, id(100));
 }
 
@@ -104,7 +121,8 @@ fn soft_differences_of_ten_thousand_services_trickle() {
     let mut outbox = Outbox::default();
     let mut patches = 0;
     for second in 0..=60 {
-        outbox.replace(
+        replace(
+            &mut outbox,
             (patches..10_000).map(|name| letter(name, Difference::Soft, 1)),
             s(second),
         );
@@ -127,7 +145,8 @@ fn soft_differences_that_never_cease_come_in_turn() {
     // only one soft difference is sent every five seconds.
     for second in 0..1000 {
         let generation = i64::try_from(second).unwrap();
-        outbox.replace(
+        replace(
+            &mut outbox,
             (0..100).map(|name| letter(name, Difference::Soft, generation)),
             s(second),
         );
@@ -146,7 +165,7 @@ fn a_failed_letter_is_tried_again_later_and_later() {
     let mut tries = Vec::new();
     for millis in (0..10_000).step_by(100) {
         let now = Duration::from_millis(millis);
-        outbox.replace([letter(1, Difference::Flip, 1)], now);
+        replace(&mut outbox, [letter(1, Difference::Flip, 1)], now);
         for letter in outbox.due(now) {
             tries.push(millis);
             outbox.done(&letter.id, Outcome::Failed, now);
@@ -158,7 +177,7 @@ fn a_failed_letter_is_tried_again_later_and_later() {
 #[test]
 fn who_does_not_lead_sends_nothing() {
     let mut outbox = Outbox::default();
-    outbox.replace([letter(1, Difference::Flip, 1)], s(0));
+    replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(0));
     outbox.clear();
     assert_eq!(outbox.due(s(0)), []);
     assert_eq!(outbox.next_deadline(s(0)), None);

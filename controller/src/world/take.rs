@@ -141,6 +141,7 @@ impl World {
                 let key = ObjectKey::of(&object);
                 let status = C::status(status.unwrap_or_default());
                 self.published.insert(id(&key), status);
+                self.stale.add(id(&key));
                 (key, Change::Apply(object))
             }
             watcher::Event::Delete(Observed { object, .. }) => {

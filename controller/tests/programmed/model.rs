@@ -1,4 +1,5 @@
 mod edits;
+mod passes;
 mod truth;
 mod watch;
 
@@ -6,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use controller::{
     event::{Event, ObservedDirector},
+    status::{Id, Status},
     world::World,
 };
 use crds::{
@@ -132,6 +134,9 @@ pub(crate) struct Model {
     controller: World,
     at: [usize; 3],
     conditions: BTreeMap<ObjectKey, VirtualServiceStatus>,
+    /// The statuses that differ from the published ones, as the passes so far
+    /// have found them.
+    found: BTreeMap<Id, Status>,
 }
 
 impl Model {
@@ -157,6 +162,7 @@ impl Model {
             controller: World::default(),
             at: [0; 3],
             conditions: BTreeMap::new(),
+            found: BTreeMap::new(),
         };
         model.take(&Step::MakeGroup);
         for director in 0..directors {
@@ -272,7 +278,10 @@ impl Model {
             Step::RestartAgent(director) => self.restart_agent(*director),
             Step::DeliverReports { director, reports } => self.deliver_reports(*director, *reports),
             Step::RestartController => self.restart_controller(),
-            Step::Resolve => self.resolve(),
+            Step::Resolve => {
+                self.resolve();
+                self.compare();
+            }
             Step::Follow {
                 director,
                 kind,
@@ -408,6 +417,7 @@ impl Model {
     fn restart_controller(&mut self) {
         self.controller = World::default();
         self.conditions.clear();
+        self.found.clear();
         for event in [
             Event::Leases(watcher::Event::Init),
             Event::Leases(watcher::Event::InitDone),
@@ -430,11 +440,6 @@ impl Model {
         for kind in [SERVICES, SERVERS, GROUPS] {
             self.relist(self.agents.len(), kind);
         }
-    }
-
-    fn resolve(&mut self) {
-        self.controller.resolve();
-        self.conditions = self.controller.wanted(NOW).virtual_services;
     }
 }
 

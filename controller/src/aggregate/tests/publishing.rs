@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::condition::{self, reason};
 use serde_json::json;
 
-use super::scene::{Scene, below, checked, down, sees};
+use super::scene::{Scene, below, checked, down, moment, sees};
 use crate::{
     difference::Difference,
     kubernetes_event,
@@ -24,13 +24,10 @@ struct Published {
 /// Publishes all due statuses, except those of Directors.
 fn publish(scene: &mut Scene, outbox: &mut Outbox) -> Vec<Published> {
     scene.world.resolve();
-    let letters = scene.world.letters(scene.now);
-    outbox.replace(
-        letters
-            .into_iter()
-            .filter(|letter| letter.id.subject != Subject::Director),
-        scene.now,
-    );
+    let mut pass = scene.world.pass(moment(scene.now));
+    pass.letters
+        .retain(|letter| letter.id.subject != Subject::Director);
+    outbox.update(pass, scene.now);
     let mut published = Vec::new();
     loop {
         let due = outbox.due(scene.now);

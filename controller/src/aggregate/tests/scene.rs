@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use crds::{ObjectKey, api::VirtualServiceStatus, condition};
-use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+};
 use kube::runtime::watcher;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -10,10 +12,21 @@ use crate::{
     aggregate::Wanted,
     event::{Event, ObservedDirector},
     liveness::Time,
+    waits::Moment,
     world::World,
 };
 
 pub(super) const START: Time = Duration::from_secs(1);
+
+pub(super) const MOMENT: Moment = moment(START);
+
+/// Returns a time that has the same seconds by both clocks.
+pub(super) const fn moment(now: Time) -> Moment {
+    Moment {
+        now,
+        clock: Timestamp::constant(now.as_secs() as i64, 0),
+    }
+}
 
 pub(super) const REFUSED: &str = "connection refused";
 
@@ -92,6 +105,12 @@ impl Scene {
     pub(super) fn server(&mut self, name: &str, spec: Value) {
         let object = self.object(Some("shop"), name, spec);
         let event = watcher::Event::Apply(parsed(&object));
+        self.world.apply(Event::RealServers(event), self.now);
+    }
+
+    pub(super) fn delete_server(&mut self, name: &str) {
+        let object = self.object(Some("shop"), name, json!({"address": "10.1.0.1"}));
+        let event = watcher::Event::Delete(parsed(&object));
         self.world.apply(Event::RealServers(event), self.now);
     }
 
