@@ -69,6 +69,8 @@ pub struct Facts<'a> {
     pub resolved: &'a Resolved,
     /// The states that directors must have used, by VirtualService.
     pub needs: &'a BTreeMap<ObjectKey, Need>,
+    /// The number of accepted services of each group.
+    pub accepted: &'a BTreeMap<String, i32>,
     /// All directors.
     pub directors: &'a [DirectorView<'a>],
 }
@@ -166,6 +168,7 @@ pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
         objects,
         resolved,
         needs,
+        accepted: services,
         directors,
     } = facts;
     let mut of_directors: BTreeMap<String, Vec<Condition>> = directors
@@ -178,8 +181,7 @@ pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
     }
     let (mut director_groups, mut virtual_services) = (BTreeMap::new(), BTreeMap::new());
     let no_directors = Group::default();
-    let services = scope.of(Subject::VirtualService, &objects.virtual_services);
-    for (key, stored) in services {
+    for (key, stored) in scope.of(Subject::VirtualService, &objects.virtual_services) {
         let service = resolved.services.get(key);
         let group = service
             .map(|service| service.group.as_str())
@@ -192,7 +194,6 @@ pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
     let real_servers = real_server::statuses(facts, &groups, &no_directors, scope);
     if scope.has_any(Subject::DirectorGroup) {
         let not_ready = not_ready(directors, &of_directors);
-        let services = accepted_services(resolved);
         for (key, stored) in scope.of(Subject::DirectorGroup, &objects.director_groups) {
             let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
                 Some(rejection) => condition::not_accepted(rejection, stored.generation),
@@ -242,17 +243,6 @@ fn not_ready<'a>(
         }
     }
     not_ready
-}
-
-/// Returns the number of accepted services of each group.
-fn accepted_services(resolved: &Resolved) -> HashMap<&str, i32> {
-    let mut services: HashMap<&str, i32> = HashMap::new();
-    for (key, service) in &resolved.services {
-        if resolved.rejection(Kind::VirtualService, key).is_none() {
-            *services.entry(service.group.as_str()).or_default() += 1;
-        }
-    }
-    services
 }
 
 fn is_dummy(objects: &Objects, group: &str) -> bool {

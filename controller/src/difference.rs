@@ -126,10 +126,11 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if old.message == new.message {
         return Difference::None;
     }
-    // If a condition is True or has reason Programming, only counts and
-    // directors' names change in its message. Any other message says what to
-    // do, and a user may be waiting for this advice.
-    let only_counts = new.status == "True" || new.reason == reason::PROGRAMMING;
+    // If a condition is True or waits, only counts and directors' names change
+    // in its message. Any other message says what to do, and a user may be
+    // waiting for this advice.
+    let waits = [reason::PROGRAMMING, reason::PROGRESS_DEADLINE_EXCEEDED];
+    let only_counts = new.status == "True" || waits.contains(&&*new.reason);
     match new.type_.as_str() {
         kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,
         _ => Difference::Plain,

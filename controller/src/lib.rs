@@ -2,8 +2,9 @@
 //! of the directors into conditions.
 //!
 //! ```text
-//! watches ─▶ Event ─▶ World ───────────▶ aggregate ─▶ Wanted ─▶ Outbox ─▶ publish ─▶ status patches,
-//!                      │ Objects, resolve() (pure)             (pure: what, when)     Events
+//! watches ─▶ Event ─▶ World ─▶ Scope ─▶ aggregate ─▶ Wanted ─▶ Outbox ─▶ publish ─▶ status patches,
+//!                      │ Objects, resolve() (pure)            (pure: what, when)     Events
+//!                      │ Stale: which statuses may have changed since the last pass
 //!                      │ History: the states of the world, in the order they were seen
 //!                      │ Renewals: the newest renewal of each director's Lease, from two namespaces
 //!                      │ Liveness: which directors renewed their Leases, by this process's own clock

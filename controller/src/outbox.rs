@@ -129,8 +129,10 @@ impl Outbox {
         }
         self.sent.retain(|_, sent| now < sent.at + PAUSE);
         let letters = &self.letters;
+        let under_way = &self.under_way;
         let is_waiting = |id: &Id| letters.values().any(|alike| alike.contains_key(id));
-        self.retries.retain(|id, _| is_waiting(id));
+        self.retries
+            .retain(|id, _| is_waiting(id) || under_way.contains(id));
     }
 
     /// Returns the statuses to send now. The caller must report the result of

@@ -1,5 +1,5 @@
 //! Decides how long events are gathered before the next pass, which computes
-//! the statuses of all objects again. This module reads no clock: callers pass
+//! the statuses that may have changed. This module reads no clock: callers pass
 //! the time as `now`.
 
 use std::time::Duration;

@@ -231,7 +231,7 @@ impl Controller {
                 self.outbox.update(pass, now);
             }
             let used = processor_time().saturating_sub(began);
-            debug!("computing all statuses took {used:?} of a processor");
+            debug!("computing statuses took {used:?} of a processor");
             self.pace.passed(used, self.now());
         }
         let flips = self.world.agent_flips();
@@ -257,9 +257,9 @@ impl Controller {
             return;
         }
         self.leading = leads;
+        self.world.lead_changed();
         if leads {
             info!("{} leads, and publishes", self.candidate.identity);
-            self.world.begin_to_lead();
             self.due = Some(now);
         } else {
             info!("{} no longer leads", self.candidate.identity);
@@ -291,7 +291,7 @@ impl Controller {
         let now = self.now();
         let outcome = publish::outcome(&result);
         self.outbox.done(&letter.id, outcome, now);
-        if outcome == Outcome::Failed {
+        if outcome != Outcome::Written {
             self.world.not_written(&letter.id);
             self.due.get_or_insert(now + self.pace.gather(now));
         }

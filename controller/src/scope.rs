@@ -4,7 +4,10 @@
 //! directors report one after the other. Each report concerns only the objects
 //! that the edit changed, so a pass must not look at all objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crds::{ObjectKey, Store, Stored};
 
@@ -59,6 +62,16 @@ impl Scope {
                 key: key.clone(),
             })
         }))
+    }
+
+    /// Returns the namespaces of the objects of one kind, or `None` for all
+    /// objects.
+    pub fn namespaces(&self, subject: Subject) -> Option<BTreeSet<&Arc<str>>> {
+        let Self::Only(keys) = self else {
+            return None;
+        };
+        let keys = keys.get(&subject).into_iter().flatten();
+        Some(keys.map(|key| &key.namespace).collect())
     }
 
     /// Returns the existing objects of one kind that a pass looks at.

@@ -1,7 +1,10 @@
 //! Says since when an object waits, and makes an error of a wait that takes too
 //! long. This module reads no clock: callers pass the times.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crds::{
     ObjectKey, Resolved,
@@ -35,20 +38,29 @@ pub struct Moment {
 
 /// The objects that wait.
 #[derive(Clone, Debug, Default)]
-pub struct Waits(BTreeMap<Id, Wait>);
+pub struct Waits {
+    waits: BTreeMap<Id, Wait>,
+    /// When each wait becomes too long. Renewals of Leases come all the time, so
+    /// no renewal may look at every wait.
+    deadlines: BTreeSet<(Time, Id)>,
+}
 
 /// The wait of one object.
 #[derive(Clone, Debug)]
 struct Wait {
     of: Cause,
     since: Timestamp,
-    /// When the wait takes too long.
+    /// When this process noticed the wait, and how long the object had waited
+    /// then.
+    noticed: (Time, Duration),
+    /// When the wait becomes too long.
     late_at: Time,
 }
 
 /// What an object waits for. A wait for something else begins anew.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Cause {
+    uid: String,
     reason: String,
     generation: Option<i64>,
     /// The states that the directors must use, for a VirtualService.
@@ -56,13 +68,25 @@ struct Cause {
 }
 
 impl Waits {
-    /// Takes the waits of the objects in `scope` out, so that a pass over them
-    /// can put those back that go on.
+    /// Takes the waits of the objects in `scope` out. A pass over these objects
+    /// notes those that go on.
     pub fn take(&mut self, scope: &Scope) -> Self {
-        match scope.ids() {
-            None => std::mem::take(self),
-            Some(ids) => Self(ids.filter_map(|id| self.0.remove_entry(&id)).collect()),
+        let Some(ids) = scope.ids() else {
+            return std::mem::take(self);
+        };
+        let mut taken = Self::default();
+        for id in ids {
+            if let Some(wait) = self.waits.remove(&id) {
+                self.deadlines.remove(&(wait.late_at, id.clone()));
+                taken.insert(id, wait);
+            }
         }
+        taken
+    }
+
+    fn insert(&mut self, id: Id, wait: Wait) {
+        self.deadlines.insert((wait.late_at, id.clone()));
+        self.waits.insert(id, wait);
     }
 
     /// Notes what an object waits for according to its wanted `status`, and
@@ -70,73 +94,84 @@ impl Waits {
     /// If the object waited too long, the status says so.
     pub fn note(
         &mut self,
-        id: &Id,
+        object: Object<'_>,
         status: &mut Status,
-        published: Option<&Status>,
         before: &Self,
-        facts: &mut Facts<'_>,
+        limits: &mut Limits<'_>,
     ) {
-        let mut conditions = status.conditions_mut().iter_mut();
+        let id = object.id;
+        let mut conditions = status.conditions().iter();
         let Some(first) = conditions.find(|condition| is_waiting(condition)) else {
             return;
         };
+        let is_service = id.subject == Subject::VirtualService;
+        let need = limits.needs.get(&id.key).filter(|_| is_service);
         let cause = Cause {
+            uid: object.uid.to_owned(),
             reason: first.reason.clone(),
             generation: first.observed_generation,
-            need: facts
-                .needs
-                .get(&id.key)
-                .map(|need| need.since)
-                .filter(|_| id.subject == Subject::VirtualService),
+            need: need.map(|need| need.since),
         };
-        let wait = match before.0.get(id) {
-            Some(wait) if wait.of == cause => wait.clone(),
-            known => {
-                let since = match known {
-                    // A controller that was just started does not know the
-                    // wait, but may have published its beginning before.
-                    None => published_since(first, published),
-                    Some(_) => None,
-                };
-                let since = since.unwrap_or(facts.moment.clock);
-                let waited = facts.moment.clock.duration_since(since);
-                let waited = Duration::try_from(waited).unwrap_or_default();
-                let patience = facts.patience(&first.reason, &id.key.namespace);
-                Wait {
-                    of: cause,
-                    since,
-                    late_at: facts.moment.now + patience.saturating_sub(waited),
-                }
+        let Moment { now, clock } = limits.moment;
+        let (since, noticed) = match before.waits.get(id) {
+            Some(wait) if wait.of == cause => (wait.since, wait.noticed),
+            Some(_) => (clock, (now, Duration::ZERO)),
+            // Another controller may have published the wait before this one
+            // began to lead.
+            None => {
+                let since = published_since(first, object.published).unwrap_or(clock);
+                let waited = Duration::try_from(clock.duration_since(since));
+                (since, (now, waited.unwrap_or_default()))
             }
         };
-        let is_late = wait.late_at <= facts.moment.now;
+        let patience = limits.patience(&first.reason, &id.key.namespace);
+        let late_at = noticed.0 + patience.saturating_sub(noticed.1);
         for condition in status.conditions_mut() {
             if is_waiting(condition) {
-                condition::say_how_long(condition, wait.since, is_late);
+                condition::say_how_long(condition, since, late_at <= now);
             }
         }
-        self.0.insert(id.clone(), wait);
+        let wait = Wait {
+            of: cause,
+            since,
+            noticed,
+            late_at,
+        };
+        self.insert(id.clone(), wait);
     }
 
     /// Returns the objects whose wait became too long after `from`, and until
     /// `now`.
-    pub fn late(&self, from: Time, now: Time) -> impl Iterator<Item = &Id> {
-        let waits = self.0.iter();
-        waits
-            .filter(move |(_, wait)| from < wait.late_at && wait.late_at <= now)
-            .map(|(id, _)| id)
+    pub fn late(&self, from: Time, now: Time) -> Vec<Id> {
+        let deadlines = self.deadlines.iter();
+        deadlines
+            .take_while(|(late_at, _)| *late_at <= now)
+            .filter(|(late_at, _)| *late_at > from)
+            .map(|(_, id)| id.clone())
+            .collect()
     }
 
     /// The earliest time after `now` at which a wait becomes too long.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
-        let deadlines = self.0.values().map(|wait| wait.late_at);
-        deadlines.filter(|late_at| *late_at > now).min()
+        let deadlines = self.deadlines.iter().map(|(late_at, _)| *late_at);
+        deadlines.into_iter().find(|late_at| *late_at > now)
     }
+}
+
+/// An object that may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'a> {
+    /// The object's kind, namespace and name.
+    pub id: &'a Id,
+    /// The object's uid.
+    pub uid: &'a str,
+    /// The published status.
+    pub published: Option<&'a Status>,
 }
 
 /// What decides how long an object may wait.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct Limits<'a> {
     moment: Moment,
     resolved: &'a Resolved,
     needs: &'a BTreeMap<ObjectKey, Need>,
@@ -145,8 +180,8 @@ pub struct Facts<'a> {
     first_results: Option<BTreeMap<&'a str, Duration>>,
 }
 
-impl<'a> Facts<'a> {
-    /// Creates the facts of one pass.
+impl<'a> Limits<'a> {
+    /// Creates the limits of one pass.
     pub const fn new(
         moment: Moment,
         resolved: &'a Resolved,
@@ -189,7 +224,8 @@ fn is_waiting(condition: &Condition) -> bool {
 /// Returns since when a condition waits according to its published form.
 fn published_since(condition: &Condition, published: Option<&Status>) -> Option<Timestamp> {
     let published = condition::find(published?.conditions(), &condition.type_)?;
-    let waits = is_waiting(published) || published.reason == reason::PROGRESS_DEADLINE_EXCEEDED;
+    let waits = published.reason == condition.reason
+        || published.reason == reason::PROGRESS_DEADLINE_EXCEEDED;
     let is_same = waits && published.observed_generation == condition.observed_generation;
-    is_same.then_some(published.last_transition_time.0)
+    condition::waiting_since(published).filter(|_| is_same)
 }

@@ -36,6 +36,8 @@ pub struct World {
     resolved: Resolved,
     history: History,
     needs: BTreeMap<ObjectKey, Need>,
+    /// The number of accepted services of each group.
+    accepted: BTreeMap<String, i32>,
     directors: BTreeMap<String, KnownDirector>,
     renewals: Renewals,
     liveness: Liveness,
@@ -49,6 +51,8 @@ pub struct World {
     unresolved: bool,
     listing: Listing,
     stale: Stale,
+    /// Whether the history has grown since the last pass.
+    has_new_states: bool,
     waits: Waits,
     /// The time of the last call of [`World::time_passed`].
     passed: Time,
@@ -110,10 +114,11 @@ impl World {
         self.stale.add(id.clone());
     }
 
-    /// Lets the next pass look at all objects, because this process leads from
-    /// now on and has not published anything yet.
-    pub fn begin_to_lead(&mut self) {
+    /// Notes that this process begins or ceases to publish. The next pass looks
+    /// at all objects, and finds out anew since when objects wait.
+    pub fn lead_changed(&mut self) {
         self.stale.add_all();
+        self.waits = Waits::default();
     }
 
     /// Returns the changes of the condition ProbesWorking since the last call.
@@ -133,7 +138,7 @@ impl World {
     /// call: a director died or came back, the API server began or ceased to
     /// refuse a director's report, or an object has waited too long.
     pub fn time_passed(&mut self, now: Time) -> bool {
-        let late: Vec<Id> = self.waits.late(self.passed, now).cloned().collect();
+        let late = self.waits.late(self.passed, now);
         self.passed = now;
         let mut changed = !late.is_empty();
         for id in late {

@@ -268,20 +268,30 @@ pub fn pending(kind: &str, generation: i64) -> Condition {
     )
 }
 
+/// The words before the time in the message of a condition that waits.
+const WAITING_SINCE: &str = ". Waiting since ";
+
 /// Adds to a condition since when the object waits. If the wait is too long,
 /// the condition becomes an error: False, with what to look at.
 pub fn say_how_long(waiting: &mut Condition, since: Timestamp, is_too_long: bool) {
     // Users need no fractions of a second.
     let since = Timestamp::from_second(since.as_second()).unwrap_or(since);
-    let _ = write!(waiting.message, ". It waits since {since}");
+    let _ = write!(waiting.message, "{WAITING_SINCE}{since}");
     if is_too_long {
         FALSE.clone_into(&mut waiting.status);
         reason::PROGRESS_DEADLINE_EXCEEDED.clone_into(&mut waiting.reason);
         waiting.message.push_str(
-            ", which is too long. Look at these directors with kubectl describe idir, and at their \
-             agents' logs",
+            ", which is too long: look at the directors with kubectl describe idir, and at the \
+             logs of their agents",
         );
     }
+}
+
+/// Returns since when an object waits, according to [`say_how_long`].
+pub fn waiting_since(condition: &Condition) -> Option<Timestamp> {
+    let (_, since) = condition.message.rsplit_once(WAITING_SINCE)?;
+    let (since, _) = since.split_once(',').unwrap_or((since, ""));
+    since.parse().ok()
 }
 
 /// Accepted is True: the object's current generation is in force.

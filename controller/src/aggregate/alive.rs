@@ -9,7 +9,7 @@ use crate::liveness::Life;
 /// `None`, the published conditions stay unchanged.
 ///
 /// The conditions' observedGeneration is 0 here;
-/// [`crate::world::World::letters`] sets it.
+/// [`crate::world::World::pass`] sets it.
 pub(super) fn conditions(director: &DirectorView<'_>) -> Option<Vec<Condition>> {
     let alive = match &director.life {
         Life::Presumed => return None,
@@ -24,12 +24,10 @@ pub(super) fn conditions(director: &DirectorView<'_>) -> Option<Vec<Condition>> 
         (Life::Alive, Some(why)) => condition::report_refused(why, 0),
         _ => condition::reporting_unknown(0),
     };
-    let mut all = vec![alive, reporting];
-    all.extend_from_slice(&director.status.conditions);
     // Ready sums up the new conditions Alive and Reporting, which come before
     // the published ones.
+    let new = [&alive, &reporting].into_iter();
+    let all: Vec<_> = new.chain(&director.status.conditions).collect();
     let ready = condition::director_ready(&all, 0);
-    all.truncate(2);
-    all.push(ready);
-    Some(all)
+    Some(vec![alive, reporting, ready])
 }

@@ -127,7 +127,7 @@ fn condition(view: &ServiceView<'_>, answers: &Answers<'_>) -> Condition {
 
 /// Sorts the group's working directors by what they report about the service.
 /// Looks at single directors only where they may differ, because a fleet has
-/// thousands of services, and each pass asks for all of them.
+/// thousands of services, and a pass may ask for all of them.
 fn answers<'a>(view: &ServiceView<'a>) -> Answers<'a> {
     let mut answers = Answers::default();
     let (Some(_), Some(need), true) = (view.service, view.need, view.accepted) else {

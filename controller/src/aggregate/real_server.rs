@@ -1,7 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use crds::{
-    Kind, ObjectKey, Rejection,
+    Kind, ObjectKey, Rejection, Resolved, Service,
     api::{ForwardingMethod, RealServerStatus, ServerInForce, int32},
     condition::{self, ServerHealth, Sight},
 };
@@ -40,7 +43,7 @@ pub(super) fn statuses<'a>(
     } = facts;
     let is_in_scope = |server: &ObjectKey| scope.has(Subject::RealServer, server);
     let mut uses: HashMap<&ObjectKey, Uses<'_>> = HashMap::new();
-    for (key, service) in &resolved.services {
+    for (key, service) in services(resolved, scope) {
         let group = groups.get(service.group.as_str()).unwrap_or(no_directors);
         let mut checked = None;
         let servers = service.servers.iter();
@@ -70,6 +73,21 @@ pub(super) fn statuses<'a>(
             (key.clone(), uses.status(rejection, stored.generation))
         })
         .collect()
+}
+
+/// Returns the services that may use a server in `scope`: those of the servers'
+/// namespaces.
+fn services<'a>(resolved: &'a Resolved, scope: &Scope) -> Vec<(&'a ObjectKey, &'a Service)> {
+    let Some(namespaces) = scope.namespaces(Subject::RealServer) else {
+        return resolved.services.iter().collect();
+    };
+    let in_namespace = |namespace: &Arc<str>| {
+        let first = ObjectKey::new(namespace.clone(), "");
+        let namespace = namespace.clone();
+        let services = resolved.services.range(first..);
+        services.take_while(move |(key, _)| key.namespace == namespace)
+    };
+    namespaces.into_iter().flat_map(in_namespace).collect()
 }
 
 impl<'a> Uses<'a> {

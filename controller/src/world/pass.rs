@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crds::{
     ObjectKey, Resolved,
-    api::DirectorStatus,
+    api::{DirectorHealth, DirectorStatus},
     condition::{self, kind},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     outbox::{Letter, Pass},
     scope::Scope,
     status::{Id, Status, Subject},
-    waits::{self, Moment, Waits},
+    waits::{self, Limits, Moment, Waits},
 };
 
 /// What may have changed since the last pass.
@@ -93,8 +93,11 @@ impl Stale {
             let Some(service) = resolved.services.get(key) else {
                 continue;
             };
-            let before = advanced.get(&service.group);
-            if before.is_none_or(|before| before.has_reached(&need.since)) {
+            let Some(before) = advanced.get(&service.group) else {
+                continue;
+            };
+            let mut awaited = need.servers.values().chain([&need.since]);
+            if awaited.all(|since| before.has_reached(since)) {
                 continue;
             }
             scope.add(id(Subject::VirtualService, key));
@@ -134,6 +137,11 @@ fn what_objects_depend_on(report: &DirectorStatus) -> DirectorStatus {
         notices: Vec::new(),
         notices_omitted: 0,
         conditions: not_true.into_iter().collect(),
+        health: report.health.clone().map(|health| DirectorHealth {
+            checked: 0,
+            healthy: 0,
+            ..health
+        }),
         ..report.clone()
     }
 }
@@ -173,14 +181,19 @@ impl World {
 
     fn pass_over(&self, scope: Scope, moment: Moment, waits: &mut Waits) -> Pass {
         let before = waits.take(&scope);
-        let mut facts = waits::Facts::new(moment, &self.resolved, &self.needs);
+        let mut limits = Limits::new(moment, &self.resolved, &self.needs);
         let letters = self
             .compute(moment.now, &scope)
             .into_statuses()
-            .filter_map(|(id, mut status)| {
+            .filter_map(|(id, status)| {
+                let (uid, mut status) = self.addressed(&id, status)?;
                 let published = self.published.get(&id);
-                waits.note(&id, &mut status, published, &before, &mut facts);
-                let (uid, status) = self.addressed(&id, status)?;
+                let object = waits::Object {
+                    id: &id,
+                    uid: &uid,
+                    published,
+                };
+                waits.note(object, &mut status, &before, &mut limits);
                 let difference = status.difference(published);
                 (difference != Difference::None).then(|| Letter {
                     published: published.cloned(),
@@ -204,6 +217,9 @@ impl World {
     /// Updates the places of all directors: a director may have used a state
     /// before the controller saw that state.
     fn follow(&mut self) {
+        if !std::mem::take(&mut self.has_new_states) {
+            return;
+        }
         for director in self.directors.values_mut() {
             let before = director.places.position();
             director.follow(&self.history);
@@ -228,6 +244,7 @@ impl World {
             objects: &self.objects,
             resolved: &self.resolved,
             needs: &self.needs,
+            accepted: &self.accepted,
             directors: &directors,
         };
         aggregate::wanted(facts, scope)

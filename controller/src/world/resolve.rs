@@ -76,6 +76,7 @@ impl World {
             }
             changed.insert(key.clone());
             self.history.know_group(group);
+            self.has_new_states = true;
             let since = self.history.now(group);
             let need = Need {
                 fingerprint,
@@ -87,6 +88,12 @@ impl World {
         }
         self.needs
             .retain(|key, _| self.objects.virtual_services.get(key).is_some());
+        self.accepted.clear();
+        for (key, service) in &resolved.services {
+            if resolved.rejection(Kind::VirtualService, key).is_none() {
+                *self.accepted.entry(service.group.clone()).or_default() += 1;
+            }
+        }
         let before = std::mem::replace(&mut self.resolved, resolved);
         self.note_changes(&before, changed);
     }

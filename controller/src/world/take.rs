@@ -133,6 +133,7 @@ impl World {
                 self.published
                     .retain(|id, _| id.subject != subject || store.get(&id.key).is_some());
                 C::listed(&mut self.history, store);
+                self.has_new_states = true;
                 self.relisted.insert(C::KIND);
                 self.unresolved = true;
                 return;
@@ -157,6 +158,7 @@ impl World {
         let after = store.get(&key).map(ObjectState::of);
         let changed = Changed { key, before, after };
         C::changed(&mut self.history, &changed);
+        self.has_new_states = true;
         self.touched.insert((C::KIND, changed.key));
         self.unresolved = true;
     }

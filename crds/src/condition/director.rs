@@ -6,7 +6,7 @@ use std::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::{
-    FALSE, TRUE, UNKNOWN, condition, count, find, kind, named, needs_attention, pending, reason,
+    FALSE, TRUE, UNKNOWN, condition, count, kind, named, needs_attention, pending, reason,
 };
 
 /// The types of the conditions that a Director's agent writes, the most
@@ -400,10 +400,11 @@ pub fn reporting_unknown(generation: i64) -> Condition {
 /// Ready is Unknown while a condition is missing, which a new director has not
 /// reported yet. Only Undisturbed may be missing: agents of the first release do
 /// not report it.
-pub fn director_ready(conditions: &[Condition], generation: i64) -> Condition {
+pub fn director_ready(conditions: &[&Condition], generation: i64) -> Condition {
     let all = [kind::ALIVE, kind::REPORTING].into_iter();
     for kind in all.chain(WRITTEN_BY_AGENTS) {
-        let Some(found) = find(conditions, kind) else {
+        let mut conditions = conditions.iter();
+        let Some(found) = conditions.find(|condition| condition.type_ == kind) else {
             if kind == kind::UNDISTURBED {
                 continue;
             }

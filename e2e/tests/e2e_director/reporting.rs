@@ -8,10 +8,13 @@ use std::{
 };
 
 use e2e::{
-    cluster::{Cluster, OlderDefinition, condition, start_agent, value, wait_for, wait_for_words},
+    cluster::{
+        Cluster, DIRECTORS_NAMESPACE, OlderDefinition, PATIENCE, condition, start_agent, value,
+        wait_for, wait_for_words,
+    },
     control::try_kubectl_with_input,
     course::{Course, another_service},
-    kubectl, kubectl_apply,
+    ipvsadm, kubectl, kubectl_apply,
 };
 use serde_json::json;
 
@@ -56,6 +59,51 @@ fn a_report_that_the_api_server_refuses_is_told_and_the_next_good_one_goes_throu
     wait_for_words("idir/director1", "Reporting", &words);
     drop(older);
     expect_alive(&["web", "while-older"]);
+}
+
+/// Returns when each condition of the Director and of its service changed.
+fn transitions() -> [String; 2] {
+    let all = "{range .status.conditions[*]}{.type}={.status} since {.lastTransitionTime} {end}";
+    ["idir/director1", "ivs/web"]
+        .map(|object| kubectl(&["get", object, "-o", &format!("jsonpath={all}")]))
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_writes_nothing_and_an_upgrade_changes_no_condition() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let mut agent = start_agent(&course.director, "director1");
+    serve();
+    wait_for("idir/director1", "Ready", "True");
+    let before = transitions();
+    let version = value("idir/director1", ".metadata.resourceVersion");
+    let lease = ["get", "lease", "director1", "-n", DIRECTORS_NAMESPACE];
+    let holder = || kubectl(&[&lease[..], &["-o", "jsonpath={.spec.holderIdentity}"]].concat());
+    let held_by = holder();
+    let table = ipvsadm::saved(&course.director);
+
+    let end = agent.terminate(PATIENCE);
+    assert!(end.success(), "the agent should end by itself: {end}");
+    let after = value("idir/director1", ".metadata.resourceVersion");
+    assert_eq!(
+        after, version,
+        "the agent should write no status as it ends"
+    );
+    assert_eq!(holder(), held_by, "the agent should not give its Lease up");
+    assert_eq!(
+        ipvsadm::saved(&course.director),
+        table,
+        "the table should stay"
+    );
+
+    let _next = start_agent(&course.director, "director1");
+    kubectl_apply(&another_service("after", 84));
+    expect_alive(&["web", "after"]);
+    assert_eq!(
+        transitions(),
+        before,
+        "no condition should change on the way"
+    );
 }
 
 /// etcd refuses an object that is larger than 1.5 MiB (its option

@@ -51,12 +51,12 @@ fn wait_for_a_deadline(scene: &mut Scene, directors: &[&str]) -> Duration {
     scene.now - began
 }
 
-const NOT_YET: &str = "False/Programming: Waiting for director d2. It waits since \
+const NOT_YET: &str = "False/Programming: Waiting for director d2. Waiting since \
                        1970-01-01T00:00:01Z";
 
-const TOO_LONG: &str = "False/ProgressDeadlineExceeded: Waiting for director d2. It waits since \
-                        1970-01-01T00:00:01Z, which is too long. Look at these directors with \
-                        kubectl describe idir, and at their agents' logs";
+const TOO_LONG: &str = "False/ProgressDeadlineExceeded: Waiting for director d2. Waiting since \
+                        1970-01-01T00:00:01Z, which is too long: look at the directors with \
+                        kubectl describe idir, and at the logs of their agents";
 
 /// Returns a scene in which d2 has not used any object yet.
 fn half_programmed() -> Scene {
@@ -100,7 +100,7 @@ fn an_edit_begins_a_new_wait() {
     let edited = publish(&mut scene, WEB);
     let words = says(edited, kind::PROGRAMMED);
     assert!(
-        words.ends_with("Waiting for director d1, d2. It waits since 1970-01-01T00:05:00Z"),
+        words.ends_with("Waiting for director d1, d2. Waiting since 1970-01-01T00:05:00Z"),
         "{words}"
     );
     assert_eq!(wait_for_a_deadline(&mut scene, &["d1", "d2"]), PATIENCE);

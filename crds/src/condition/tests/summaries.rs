@@ -16,18 +16,22 @@ fn well() -> Vec<Condition> {
     ]
 }
 
+fn all(conditions: &[Condition]) -> Vec<&Condition> {
+    conditions.iter().collect()
+}
+
 fn said(condition: &Condition) -> (&str, &str, &str) {
     (&condition.status, &condition.reason, &condition.message)
 }
 
 #[test]
 fn a_director_is_ready_if_no_condition_needs_attention() {
-    let ready = director_ready(&well(), 1);
+    let ready = director_ready(&all(&well()), 1);
     assert_eq!(said(&ready), (TRUE, "Ready", "The director works"));
     let mut more = well();
     more[2] = director_programmed(4, 8, 1);
     assert_eq!(
-        director_ready(&more, 1),
+        director_ready(&all(&more), 1),
         ready,
         "another service is no news of Ready"
     );
@@ -60,7 +64,7 @@ fn ready_of_a_director_says_what_the_first_condition_that_needs_attention_says()
     let mut conditions = well();
     for (index, (bad, reason)) in failing.iter().enumerate().rev() {
         conditions[index] = bad.clone();
-        let ready = director_ready(&conditions, 1);
+        let ready = director_ready(&all(&conditions), 1);
         assert_eq!(
             said(&ready),
             (FALSE, *reason, &*bad.message),
@@ -73,7 +77,7 @@ fn ready_of_a_director_says_what_the_first_condition_that_needs_attention_says()
 fn a_director_that_has_not_reported_everything_is_not_ready_and_says_what_is_missing() {
     let mut conditions = well();
     conditions.retain(|condition| condition.type_ != kind::PROGRAMMED);
-    let ready = director_ready(&conditions, 1);
+    let ready = director_ready(&all(&conditions), 1);
     assert_eq!(
         said(&ready),
         (
@@ -88,7 +92,7 @@ fn a_director_that_has_not_reported_everything_is_not_ready_and_says_what_is_mis
 fn a_director_whose_agent_is_of_the_first_release_is_ready() {
     let mut conditions = well();
     conditions.retain(|condition| condition.type_ != kind::UNDISTURBED);
-    assert_eq!(director_ready(&conditions, 1).status, TRUE);
+    assert_eq!(director_ready(&all(&conditions), 1).status, TRUE);
 }
 
 #[test]

@@ -180,11 +180,11 @@ impl ApiServer {
 }
 
 /// Returns a command for a program written in Go. The program collects garbage
-/// less often than by default, because the lab has more memory than processor
-/// time.
+/// only after it has used much memory, because the lab has more memory than
+/// processor time.
 fn in_go(program: PathBuf) -> Command {
     let mut command = Command::new(program);
-    command.env("GOGC", "400");
+    command.env("GOGC", "off").env("GOMEMLIMIT", "1GiB");
     command
 }
 
