@@ -12,10 +12,12 @@ use e2e::host::run_here;
 use e2e::layout::Which;
 use e2e::layout::{
     ADMIN_TOKEN, DIR, HOST_SIDE, admin_kubeconfig, api_server, api_server_dir, client_authority,
-    file, kubeconfig,
+    kubeconfig,
 };
 
 use crate::background::Background;
+use crate::go_programs::in_go;
+use crate::kubectl;
 use crate::tools::built;
 
 /// The deadline for starting an API server. On an idle machine, the start takes
@@ -119,9 +121,13 @@ impl ApiServer {
         processes.etcd.stop()
     }
 
-    fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let mut command = administrator(self.of, "kubectl");
-        Ok(run_here(command.args(args).arg("--request-timeout=5s"))?)
+    fn kubectl(&self, args: &[&str]) -> Result<()> {
+        let kubeconfig = format!("--kubeconfig={}", admin_kubeconfig(self.of).display());
+        let answer = kubectl::run(&[args, &[&kubeconfig, "--request-timeout=5s"]].concat(), "")?;
+        if !answer.is_success() {
+            bail!("kubectl {args:?}: {}", answer.stderr);
+        }
+        Ok(())
     }
 
     fn data(&self) -> PathBuf {
@@ -179,15 +185,6 @@ impl ApiServer {
     }
 }
 
-/// Returns a command for a program written in Go. The program collects garbage
-/// only after it has used much memory, because the lab has more memory than
-/// processor time.
-fn in_go(program: PathBuf) -> Command {
-    let mut command = Command::new(program);
-    command.env("GOGC", "off").env("GOMEMLIMIT", "1GiB");
-    command
-}
-
 /// Replaces `folder`, which need not exist, by a copy of the folder `by`.
 fn replace(folder: &Path, by: &Path) -> Result<()> {
     if folder.exists() {
@@ -195,18 +192,6 @@ fn replace(folder: &Path, by: &Path) -> Result<()> {
     }
     run_here(Command::new("cp").arg("-a").arg(by).arg(folder))?;
     Ok(())
-}
-
-/// Returns a command for a program that connects to an API server as
-/// administrator.
-pub(crate) fn administrator(of: Which, program: &str) -> Command {
-    let mut command = in_go(built(program));
-    // Programs such as kubectl keep caches in HOME, so HOME is a folder that is
-    // removed with the lab.
-    command
-        .env("KUBECONFIG", admin_kubeconfig(of))
-        .env("HOME", file("home"));
-    command
 }
 
 pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,12 +13,15 @@ use e2e::layout::{admin_kubeconfig, client_authority, file};
 
 use crate::api_server::{ApiServer, unpoisoned};
 use crate::background::Background;
+use crate::kubectl;
 use crate::tools::built;
 
 pub(crate) struct Clusters {
     pub(crate) first: ApiServer,
     pub(crate) other: ApiServer,
     pub(crate) namespaces: NamespaceController,
+    /// Lives as long as the lab.
+    _kubectl: Background,
 }
 
 impl Clusters {
@@ -45,9 +48,11 @@ impl Clusters {
         )
         .context("an authority for the certificates of clients")?;
         fs::write(file("tokens.csv"), tokens_that_last())?;
+        let first = ApiServer::prepare(Which::First)?;
         Ok(Self {
-            first: ApiServer::prepare(Which::First)?,
+            first,
             other: ApiServer::prepare(Which::Other)?,
+            _kubectl: kubectl::start()?,
             namespaces: NamespaceController(Mutex::new(Background::new(
                 "kube-controller-manager".to_owned(),
             ))),

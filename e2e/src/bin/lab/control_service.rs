@@ -11,8 +11,9 @@ use e2e::control::{Request, Response, Switch, Tool};
 use e2e::layout::Which;
 use e2e::layout::control_service;
 
-use crate::api_server::administrator;
 use crate::clusters::Clusters;
+use crate::go_programs::administrator;
+use crate::kubectl;
 
 /// Starts the control service, which listens at the host side's address until
 /// the lab ends.
@@ -49,6 +50,9 @@ fn answer(request: &Request, clusters: Option<&Clusters>) -> Result<Response> {
     match request {
         Request::Run { run, args, stdin } => {
             let program = match run {
+                Tool::Kubectl if kubectl::can_serve(args) => {
+                    return kubectl::run(args, stdin).context("kubectl");
+                }
                 Tool::Kubectl => "kubectl",
                 Tool::Helm => "helm",
             };

@@ -46,6 +46,7 @@ pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
             "kube-apiserver",
             "kube-controller-manager",
             "kubectl",
+            "kubectl-server",
             "helm",
         ]
     } else {
