@@ -40,8 +40,8 @@ pub struct Moment {
 #[derive(Clone, Debug, Default)]
 pub struct Waits {
     waits: BTreeMap<Id, Wait>,
-    /// When each wait becomes too long. Renewals of Leases come all the time, so
-    /// no renewal may look at every wait.
+    /// When each wait becomes too long, until then. Renewals of Leases come all
+    /// the time, so no renewal may look at every wait.
     deadlines: BTreeSet<(Time, Id)>,
 }
 
@@ -78,15 +78,10 @@ impl Waits {
         for id in ids {
             if let Some(wait) = self.waits.remove(&id) {
                 self.deadlines.remove(&(wait.late_at, id.clone()));
-                taken.insert(id, wait);
+                taken.waits.insert(id, wait);
             }
         }
         taken
-    }
-
-    fn insert(&mut self, id: Id, wait: Wait) {
-        self.deadlines.insert((wait.late_at, id.clone()));
-        self.waits.insert(id, wait);
     }
 
     /// Notes what an object waits for according to its wanted `status`, and
@@ -131,30 +126,32 @@ impl Waits {
                 condition::say_how_long(condition, since, late_at <= now);
             }
         }
+        if late_at > now {
+            self.deadlines.insert((late_at, id.clone()));
+        }
         let wait = Wait {
             of: cause,
             since,
             noticed,
             late_at,
         };
-        self.insert(id.clone(), wait);
+        self.waits.insert(id.clone(), wait);
     }
 
-    /// Returns the objects whose wait became too long after `from`, and until
-    /// `now`.
-    pub fn late(&self, from: Time, now: Time) -> Vec<Id> {
-        let deadlines = self.deadlines.iter();
-        deadlines
-            .take_while(|(late_at, _)| *late_at <= now)
-            .filter(|(late_at, _)| *late_at > from)
-            .map(|(_, id)| id.clone())
-            .collect()
+    /// Returns the objects whose wait became too long since the last call.
+    pub fn late(&mut self, now: Time) -> Vec<Id> {
+        let mut late = Vec::new();
+        while let Some((late_at, _)) = self.deadlines.first()
+            && *late_at <= now
+        {
+            late.extend(self.deadlines.pop_first().map(|(_, id)| id));
+        }
+        late
     }
 
-    /// The earliest time after `now` at which a wait becomes too long.
-    pub fn next_deadline(&self, now: Time) -> Option<Time> {
-        let deadlines = self.deadlines.iter().map(|(late_at, _)| *late_at);
-        deadlines.into_iter().find(|late_at| *late_at > now)
+    /// The time at which the next wait becomes too long.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(late_at, _)| *late_at)
     }
 }
 

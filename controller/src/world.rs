@@ -54,8 +54,6 @@ pub struct World {
     /// Whether the history has grown since the last pass.
     has_new_states: bool,
     waits: Waits,
-    /// The time of the last call of [`World::time_passed`].
-    passed: Time,
     /// The changed conditions that the next [`World::agent_flips`] returns.
     agent_flips: Vec<AgentFlip>,
 }
@@ -130,7 +128,7 @@ impl World {
     /// any event: a Lease expires, or an object has waited too long.
     pub fn next_deadline(&self, now: Time) -> Option<Time> {
         let lease = self.liveness.next_deadline(now);
-        let wait = self.waits.next_deadline(self.passed);
+        let wait = self.waits.next_deadline();
         lease.into_iter().chain(wait).min()
     }
 
@@ -138,8 +136,7 @@ impl World {
     /// call: a director died or came back, the API server began or ceased to
     /// refuse a director's report, or an object has waited too long.
     pub fn time_passed(&mut self, now: Time) -> bool {
-        let late = self.waits.late(self.passed, now);
-        self.passed = now;
+        let late = self.waits.late(now);
         let mut changed = !late.is_empty();
         for id in late {
             self.stale.add(id);

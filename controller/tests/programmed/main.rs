@@ -67,7 +67,7 @@ fn step(names: u8) -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 2_000,
+        cases: 1_000,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
     })]
