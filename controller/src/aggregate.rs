@@ -63,7 +63,7 @@ pub struct DirectorView<'a> {
 /// Everything that decides the statuses of objects.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// All objects.
+    /// The objects, as the watches have shown them.
     pub objects: &'a Objects,
     /// What the objects resolve to.
     pub resolved: &'a Resolved,
@@ -71,7 +71,7 @@ pub struct Facts<'a> {
     pub needs: &'a BTreeMap<ObjectKey, Need>,
     /// The number of accepted services of each group.
     pub accepted: &'a BTreeMap<String, i32>,
-    /// All directors.
+    /// The directors of every group, dead ones included.
     pub directors: &'a [DirectorView<'a>],
 }
 
@@ -168,7 +168,7 @@ pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
         objects,
         resolved,
         needs,
-        accepted: services,
+        accepted,
         directors,
     } = facts;
     let mut of_directors: BTreeMap<String, Vec<Condition>> = directors
@@ -195,7 +195,7 @@ pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
     if scope.has_any(Subject::DirectorGroup) {
         let not_ready = not_ready(directors, &of_directors);
         for (key, stored) in scope.of(Subject::DirectorGroup, &objects.director_groups) {
-            let accepted = match resolved.rejection(Kind::DirectorGroup, key) {
+            let condition = match resolved.rejection(Kind::DirectorGroup, key) {
                 Some(rejection) => condition::not_accepted(rejection, stored.generation),
                 None => condition::accepted(stored.generation),
             };
@@ -203,14 +203,13 @@ pub fn wanted(facts: Facts<'_>, scope: &Scope) -> Wanted {
             let status = director_group(
                 groups.get(name).unwrap_or(&no_directors),
                 key,
-                accepted,
+                condition,
                 not_ready.get(name).map_or(&[], Vec::as_slice),
-                services.get(name).copied().unwrap_or_default(),
+                accepted.get(name).copied().unwrap_or_default(),
             );
             director_groups.insert(key.clone(), status);
         }
     }
-    drop(groups);
     of_directors.retain(|name, _| {
         let key = ObjectKey::cluster(name.as_str());
         scope.has(Subject::Director, &key)

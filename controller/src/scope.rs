@@ -16,7 +16,7 @@ use crate::status::{Id, Subject};
 /// The objects whose statuses a pass computes again.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// All objects.
+    /// Every object of every kind.
     All,
     /// Only these objects, by kind. Some of them may not exist any more.
     Only(BTreeMap<Subject, BTreeSet<ObjectKey>>),
@@ -44,7 +44,7 @@ impl Scope {
         }
     }
 
-    /// Adds an object.
+    /// Lets the pass look at one more object.
     pub fn add(&mut self, id: Id) {
         if let Self::Only(keys) = self {
             keys.entry(id.subject).or_default().insert(id.key);

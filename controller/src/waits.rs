@@ -32,7 +32,7 @@ const WAITING: [&str; 3] = [reason::PROGRAMMING, reason::CHECKING, reason::VIP_P
 pub struct Moment {
     /// The time that decides how long objects have waited.
     pub now: Time,
-    /// The time that users are told.
+    /// The wall clock's time, which statuses show.
     pub clock: Timestamp,
 }
 
@@ -162,7 +162,7 @@ pub struct Object<'a> {
     pub id: &'a Id,
     /// The object's uid.
     pub uid: &'a str,
-    /// The published status.
+    /// The status that the object has now, if any.
     pub published: Option<&'a Status>,
 }
 

@@ -40,7 +40,7 @@ pub enum Line {
         /// The version of the agent.
         version: String,
     },
-    /// Something changed.
+    /// One change of an entry, an address or a sysctl.
     Record(Record),
     /// Everything that was ours at one time.
     Snapshot {

@@ -12,7 +12,7 @@ use crate::act::Difference;
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
-    /// Somebody edited, created or deleted an object.
+    /// A user created, edited or deleted an object.
     Edit,
     /// The health of servers changed.
     Health,

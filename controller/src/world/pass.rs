@@ -165,6 +165,7 @@ impl World {
                 letters: Vec::new(),
             };
         }
+        // A director may have died since the caller last asked.
         self.time_passed(moment.now);
         self.follow();
         let scope = self.stale.take(&self.resolved, &self.needs);

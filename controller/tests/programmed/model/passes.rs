@@ -17,7 +17,8 @@ const MOMENT: Moment = Moment {
 };
 
 impl Model {
-    /// Makes a pass.
+    /// Resolves the objects and makes a pass, as the controller does after
+    /// events.
     pub(super) fn resolve(&mut self) {
         self.controller.resolve();
         self.conditions = self.controller.wanted(NOW).virtual_services;
