@@ -23,8 +23,10 @@ type Unhealthy<'a> = Vec<(&'a DirectorView<'a>, &'a UnhealthyServer)>;
 pub(super) struct HealthReports<'a> {
     /// The directors that report health. All other directors check no servers.
     pub(super) checking: HashSet<&'a str>,
-    /// The unhealthy servers of each service.
+    /// The servers that are unhealthy for certain services, by service.
     unhealthy: HashMap<&'a ObjectKey, HashMap<&'a ObjectKey, Unhealthy<'a>>>,
+    /// The servers that are unhealthy for all services of a director.
+    unhealthy_for_all: HashMap<&'a ObjectKey, Unhealthy<'a>>,
     /// The directors on which a service has fewer healthy servers than its
     /// minimum, by service.
     below: HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a ServiceBelowMinimum)>>,
@@ -55,6 +57,10 @@ impl<'a> HealthReports<'a> {
                 let of_service = self.unhealthy.entry(service).or_default();
                 let of_server = of_service.entry(&entry.real_server).or_default();
                 of_server.push((director, entry));
+            }
+            if entry.is_for_all() {
+                let of_server = self.unhealthy_for_all.entry(&entry.real_server);
+                of_server.or_default().push((director, entry));
             }
         }
         for entry in &health.below_minimum {
@@ -110,7 +116,7 @@ impl<'b, 'a> Servers<'b, 'a> {
     }
 
     pub(super) fn known(&self, server: &'b ObjectKey) -> Known {
-        if !self.unhealthy(server).is_empty() {
+        if self.unhealthy(server).next().is_some() {
             Known::Unhealthy
         } else if self.are_all_named && self.is_with_any(server) {
             Known::Healthy
@@ -119,14 +125,19 @@ impl<'b, 'a> Servers<'b, 'a> {
         }
     }
 
-    /// The directors that report the server unhealthy, and their reports.
+    /// The directors that report the server unhealthy, and their reports. A
+    /// report for all services counts only if the director knew that this
+    /// service has the server.
     pub(super) fn unhealthy(
         &self,
-        server: &'b ObjectKey,
-    ) -> &'b [(&'a DirectorView<'a>, &'a UnhealthyServer)] {
-        self.unhealthy
-            .and_then(|all| all.get(server))
-            .map_or(&[], Vec::as_slice)
+        server: &ObjectKey,
+    ) -> impl Iterator<Item = (&'a DirectorView<'a>, &'a UnhealthyServer)> + use<'b, 'a> {
+        let since = self.since(server);
+        let named = self.unhealthy.and_then(|all| all.get(server));
+        let for_all = self.group.health.unhealthy_for_all.get(server);
+        let for_all = for_all.into_iter().flatten();
+        let for_all = for_all.filter(move |(director, _)| director.places.has_reached(&since));
+        named.into_iter().flatten().chain(for_all).copied()
     }
 
     /// The live directors that possibly do not have the server yet, according
@@ -163,25 +174,30 @@ pub(super) fn below_minimum(
     group: &Group<'_>,
     key: &ObjectKey,
     service: &Service,
+    need: Option<&Need>,
     generation: i64,
 ) -> Option<Condition> {
     service.health_check.as_ref()?;
     let health = &group.health;
+    let servers = Servers::of(key, need, group);
     let below = health.below.get(key).map(Vec::as_slice);
     if let Some([(director, entry), others @ ..]) = below {
         let (name, others) = (director.name, others.len());
-        let servers = health.unhealthy.get(key).into_iter().flatten();
-        let of_director = servers.filter(|(_, by)| by.iter().any(|(by, _)| by.name == name));
-        let mut unhealthy: Vec<&str> = of_director.map(|(server, _)| &*server.name).collect();
+        let names = service.servers.iter().map(|server| &server.object);
+        let of_director = names.filter(|server| {
+            let mut unhealthy = servers.unhealthy(server);
+            unhealthy.any(|(by, _)| by.name == name)
+        });
+        let mut unhealthy: Vec<&str> = of_director.map(|server| &*server.name).collect();
         unhealthy.sort_unstable();
         return Some(condition::below_minimum(
             name, entry, &unhealthy, others, generation,
         ));
     }
-    let servers = Servers::of(key, None, group);
     let namespace = &*key.namespace;
     let leaving_services_out: Vec<_> = health.leaving_services_out(namespace).collect();
-    if servers.unhealthy.is_none() && leaving_services_out.is_empty() {
+    let is_well = |server: &crds::Server| servers.unhealthy(&server.object).next().is_none();
+    if service.servers.iter().all(is_well) && leaving_services_out.is_empty() {
         return None;
     }
     let leaving_servers_out: HashSet<&str> = health.leaving_servers_out(namespace).collect();

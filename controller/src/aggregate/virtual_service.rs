@@ -45,7 +45,7 @@ pub(super) fn status(
     let ready = condition::service_ready(&conditions, generation);
     let not_ready = match service {
         Some(service) if ready.status == "True" => no_weight(service, generation)
-            .or_else(|| health_reports::below_minimum(group, key, service, generation)),
+            .or_else(|| health_reports::below_minimum(group, key, service, need, generation)),
         _ => None,
     };
     conditions.push(not_ready.unwrap_or(ready));

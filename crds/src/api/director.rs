@@ -288,6 +288,14 @@ impl DirectorStatus {
     }
 }
 
+impl UnhealthyServer {
+    /// Whether the server is not healthy for any VirtualService of the director
+    /// that checks it.
+    pub fn is_for_all(&self) -> bool {
+        self.virtual_services.is_empty()
+    }
+}
+
 impl DirectorHealth {
     /// Whether unhealthy servers of a namespace may be missing from this status.
     pub fn leaves_out_unhealthy_of(&self, namespace: &str) -> bool {
@@ -320,7 +328,10 @@ fn leaves_out(omitted: i32, namespaces: &[String], namespace: &str) -> bool {
 pub struct UnhealthyServer {
     /// The unhealthy RealServer.
     pub real_server: ObjectKey,
-    /// The VirtualServices for which the server is not healthy.
+    /// The VirtualServices for which the server is not healthy. Absent if these
+    /// are all that check the server on this director, and many: a server may be
+    /// behind thousands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub virtual_services: Vec<ObjectKey>,
     /// The server's state: Down, Flapping or Unknown.
     pub state: UnhealthyState,

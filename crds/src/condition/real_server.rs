@@ -142,10 +142,13 @@ fn words(entry: &UnhealthyServer) -> String {
         UnhealthyState::Unknown => "new: ",
     };
     let mut text = format!("{state}{}", entry.message);
-    if let Some((first, others)) = entry.virtual_services.split_first() {
-        let _ = write!(text, ", for {first}");
-        if !others.is_empty() {
-            let _ = write!(text, " and {} more", others.len());
+    match entry.virtual_services.split_first() {
+        None => text.push_str(", for all services that check it"),
+        Some((first, others)) => {
+            let _ = write!(text, ", for {first}");
+            if !others.is_empty() {
+                let _ = write!(text, " and {} more", others.len());
+            }
         }
     }
     text

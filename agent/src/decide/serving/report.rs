@@ -31,6 +31,11 @@ const BELOW_MINIMUM: Room = Room {
     each: 300,
 };
 
+/// The largest number of services that the report names of a server that is
+/// unhealthy for all of them. More would not help a reader, and a server may be
+/// behind thousands.
+const NAMED_SERVICES: usize = 10;
+
 /// A server that is not healthy, its state, and the reason.
 type Ailment<'a> = (&'a ObjectKey, UnhealthyState, &'a str);
 
@@ -43,6 +48,7 @@ impl Serving {
             return None;
         }
         let (mut checked, mut healthy) = (0, 0);
+        let mut checks: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
         let mut below_minimum = Vec::new();
         let mut ailing: BTreeMap<Ailment<'_>, (Timestamp, BTreeSet<&ObjectKey>)> = BTreeMap::new();
         for (key, service) in &self.services {
@@ -51,12 +57,16 @@ impl Serving {
             };
             for (server, member) in &service.servers {
                 checked += 1;
+                let server = wishes.servers.get(&(*key, *server));
+                if let Some(server) = server {
+                    *checks.entry(server).or_default() += 1;
+                }
                 let state = &member.state;
                 let Some(ailment) = ailment(state) else {
                     healthy += 1;
                     continue;
                 };
-                let Some(server) = wishes.servers.get(&(*key, *server)) else {
+                let Some(server) = server else {
                     continue;
                 };
                 let why = state.why().map_or(NO_RESULT, |why| why);
@@ -85,7 +95,7 @@ impl Serving {
             unhealthy.map(
                 |((server, state, why), (since, services))| UnhealthyServer {
                     real_server: server.clone(),
-                    virtual_services: services.into_iter().cloned().collect(),
+                    virtual_services: named(services, checks.get(server)),
                     state,
                     since: Time(since),
                     message: why.to_owned(),
@@ -120,6 +130,16 @@ pub(crate) fn within_room(
         below_minimum_omitted: int32(without.len()),
         below_minimum_omitted_namespaces: names(without.iter().map(of_service)),
         ..DirectorHealth::default()
+    }
+}
+
+/// Returns the services to name of an unhealthy server, of which `checks` check
+/// it in all. None is named if it is unhealthy for all of many.
+fn named(services: BTreeSet<&ObjectKey>, checks: Option<&usize>) -> Vec<ObjectKey> {
+    let is_for_all = checks == Some(&services.len());
+    match is_for_all && services.len() > NAMED_SERVICES {
+        true => Vec::new(),
+        false => services.into_iter().cloned().collect(),
     }
 }
 

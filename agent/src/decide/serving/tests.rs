@@ -11,6 +11,7 @@ use crate::probe::tally::{Results, Verdict};
 mod future;
 mod namespaces;
 mod property;
+mod report;
 mod scene;
 mod sorry;
 
@@ -430,38 +431,4 @@ fn a_service_below_its_minimum_does_not_recover_by_what_is_remembered() {
         "10 10 0 10",
         "all three are seen to be up"
     );
-}
-
-#[test]
-fn the_report_names_each_ailing_server_once_with_its_services() {
-    let mut scene = Scene::new(2).served();
-    scene.wish();
-    for _ in 0..3 {
-        scene.probe("+-");
-    }
-    let rows = [
-        (scene.key, "wrr", &[(1, WEIGHT), (2, WEIGHT)][..]),
-        (
-            tcp("192.0.2.11", 80),
-            "wrr",
-            &[(1, WEIGHT), (2, WEIGHT)][..],
-        ),
-    ];
-    let wishes = crate::fixtures::wish(&rows);
-    let found = Found {
-        service: None,
-        is_ours: false,
-    };
-    let wish = Some((&scene.policy, &scene.wanted));
-    let other = tcp("192.0.2.11", 80);
-    scene.serving.wish(other, wish, found, at(scene.second));
-    scene.serving.weigh(other, &scene.wanted, at(scene.second));
-    let health = scene.serving.report(&wishes).expect("there are checks");
-    assert_eq!((health.checked, health.healthy), (4, 2));
-    let [ailing] = &health.unhealthy[..] else {
-        panic!("one server is named: {:?}", health.unhealthy);
-    };
-    assert!(ailing.real_server.name.ends_with("server2"), "{ailing:?}");
-    assert_eq!(ailing.virtual_services.len(), 2, "{ailing:?}");
-    assert_eq!(ailing.message, "connection refused");
 }

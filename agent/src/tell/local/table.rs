@@ -211,6 +211,7 @@ fn notes(observed: &Observed) -> BTreeMap<Entry, Vec<String>> {
         .iter()
         .flat_map(|found| &found.unhealthy);
     let mut ailing: BTreeMap<(&ObjectKey, &ObjectKey), String> = BTreeMap::new();
+    let mut ailing_for_all: BTreeMap<&ObjectKey, String> = BTreeMap::new();
     for server in unhealthy {
         let words = format!(
             "{:?} since {}: {}",
@@ -219,11 +220,15 @@ fn notes(observed: &Observed) -> BTreeMap<Entry, Vec<String>> {
         for service in &server.virtual_services {
             ailing.insert((service, &server.real_server), words.clone());
         }
+        if server.is_for_all() {
+            ailing_for_all.insert(&server.real_server, words);
+        }
     }
     let wishes = &observed.wishes;
     for ((service, destination), server) in &wishes.servers {
         let name = wishes.services.get(service);
-        if let Some(words) = name.and_then(|name| ailing.get(&(name, server))) {
+        let named = name.and_then(|name| ailing.get(&(name, server)));
+        if let Some(words) = named.or_else(|| ailing_for_all.get(server)) {
             add((*service, Some(*destination)), words.clone());
         }
     }

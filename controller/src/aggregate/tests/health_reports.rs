@@ -51,6 +51,38 @@ fn a_server_that_one_director_sees_down_is_ready_and_not_counted() {
 }
 
 #[test]
+fn a_server_that_is_down_for_all_services_of_a_director_is_down_for_those_it_knows() {
+    let mut scene = checked(&["d1", "d2"]);
+    scene.named_service(
+        "mail",
+        json!({"vip": {"address": "10.0.0.1", "port": 25}, "healthCheck": {"tcpSocket": {}}}),
+    );
+    let down_for_all = sees(&[sick("shop/a", "Down", REFUSED, &[])]);
+    for director in ["d1", "d2"] {
+        scene.report(director, down_for_all.clone());
+    }
+    assert_eq!(scene.healthy(), "1/2");
+    assert_eq!(
+        scene.server_says("a", kind::READY),
+        "False/Unhealthy: Behind 2 virtual services; healthy on 0 of 2 directors; on d1, d2: \
+         connection refused, for all services that check it"
+    );
+    assert_eq!(scene.server_healthy("b").as_deref(), Some("2/2"));
+
+    scene.named_service(
+        "new",
+        json!({"vip": {"address": "10.0.0.1", "port": 26}, "healthCheck": {"tcpSocket": {}}}),
+    );
+    let of_new = |scene: &mut Scene| {
+        let wanted = scene.wanted().virtual_services;
+        summary(wanted[&ObjectKey::new("shop", "new")].clone())
+    };
+    assert_eq!(of_new(&mut scene), "0/2?", "no director knows it");
+    scene.report("d1", down_for_all);
+    assert_eq!(of_new(&mut scene), "1/2");
+}
+
+#[test]
 fn a_server_that_no_director_sees_healthy_is_not_ready() {
     let mut scene = checked(&["d1", "d2"]);
     for director in ["d1", "d2"] {

@@ -8,7 +8,7 @@ use kube::runtime::watcher;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::scene::{Scene, below, down, exception, moment, unproven};
+use super::scene::{REFUSED, Scene, below, down, exception, moment, sick, unproven};
 use crate::{event::Event, outbox::Letter, status::Id};
 
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_usize).prop_map(Step::DeleteServer),
         1 => (0..3_usize).prop_map(|form| Step::Group { form }),
         1 => Just(Step::DeleteGroup),
-        12 => (0..3_usize, 0..4_usize, 0..10_usize)
+        12 => (0..3_usize, 0..4_usize, 0..11_usize)
             .prop_map(|(director, used, says)| Step::Report { director, used, says }),
         1 => (1..200_u64).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::RelistLeases),
@@ -87,6 +87,7 @@ fn words(says: usize) -> Value {
         6 => json!({"health": {"unhealthyOmitted": 3, "belowMinimum": [below("shop/web")]}}),
         7 => json!({"exceptions": [exception("shop/web", reason::KERNEL_REFUSED, "no")]}),
         8 => json!({"vips": [], "exceptionsOmitted": 1}),
+        9 => json!({"health": {"unhealthy": [sick("shop/b", "Down", REFUSED, &[])]}}),
         _ => {
             let away = reason::KERNEL_UNAVAILABLE;
             let broken = condition::director_not_programmed(away, "no ip_vs", 1);

@@ -38,14 +38,16 @@ impl Fleet {
             ("relabel_selected", "a selected", &*moved, "4", 6.0),
         ] {
             let (before, used) = (self.received(), self.used()?);
-            let statuses: u64 = self.statuses().iter().sum();
+            let statuses = self.statuses();
             self.edit(server, json!({"metadata": {"labels": {LABEL: label}}}))
+                .await?;
+            self.wait_for_reports("a label is not reported", &statuses)
                 .await?;
             self.wait_until_quiet(QUIET, SETTLED_WITHIN).await?;
             let (after, used_after) = (self.received(), self.used()?);
             let events = most(&before, &after, |own| own.0);
             let bytes = most(&before, &after, |own| own.1);
-            let reports = self.statuses().iter().sum::<u64>() - statuses;
+            let reports = self.statuses().iter().sum::<u64>() - statuses.iter().sum::<u64>();
             self.log.say(format_args!("{what} server was relabelled"));
             self.figure(
                 &format!("{name}_events"),
@@ -77,21 +79,8 @@ impl Fleet {
         let used = self.used()?;
         let start = Instant::now();
         self.edit(&server, json!({"spec": {"weight": 7}})).await?;
-        let reported = |fleet: &Self| {
-            let now = fleet.statuses();
-            now.iter()
-                .zip(&before)
-                .filter(|(now, before)| now > before)
-                .count()
-        };
-        let all = self.directors.len();
-        self.wait(
-            "a weight is not reported",
-            SETTLED_WITHIN,
-            |fleet| reported(fleet) == all,
-            |fleet| format!("{} of {all} directors have reported", reported(fleet)),
-        )
-        .await?;
+        self.wait_for_reports("a weight is not reported", &before)
+            .await?;
         let last = self
             .directors
             .iter()
@@ -155,6 +144,23 @@ impl Fleet {
             "s",
         );
         Ok(())
+    }
+
+    /// Waits until each director has written more statuses than `before`.
+    async fn wait_for_reports(&mut self, what: &str, before: &[u64]) -> Result<()> {
+        let reported = |fleet: &Self| {
+            let now = fleet.statuses();
+            let directors = now.iter().zip(before);
+            directors.filter(|(now, before)| now > before).count()
+        };
+        let all = self.directors.len();
+        self.wait(
+            what,
+            SETTLED_WITHIN,
+            |fleet| reported(fleet) == all,
+            |fleet| format!("{} of {all} directors have reported", reported(fleet)),
+        )
+        .await
     }
 
     /// Edits a RealServer.

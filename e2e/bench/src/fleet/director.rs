@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) entries: (usize, usize),
     /// The number of servers that each director checks.
     pub(super) checked: usize,
+    /// The number of services that share the server that fails.
+    pub(super) sharing: usize,
     /// The virtual addresses, with the services that need them.
     pub(super) vips: BTreeMap<IpAddr, BTreeSet<ObjectKey>>,
     /// The number of directors.
@@ -218,10 +220,7 @@ impl Director {
     fn health(&self) -> HealthReport {
         let unhealthy = self.unhealthy().clone();
         let checked = self.0.shared.checked;
-        let failed: usize = unhealthy
-            .iter()
-            .map(|server| server.virtual_services.len())
-            .sum();
+        let failed = unhealthy.len() * self.0.shared.sharing;
         HealthReport {
             found: Some(DirectorHealth {
                 checked: crds::api::int32(checked),

@@ -43,10 +43,8 @@ impl Fleet {
         let sharing: Vec<String> = self.size.sharing().map(service_name).collect();
         let entry = UnhealthyServer {
             real_server: ObjectKey::new(TENANT, SHARED),
-            virtual_services: sharing
-                .iter()
-                .map(|service| ObjectKey::new(TENANT, service.as_str()))
-                .collect(),
+            // An agent names no service if it is all of many.
+            virtual_services: Vec::new(),
             state: UnhealthyState::Down,
             since: Time(Timestamp::now()),
             message: "connection refused".to_owned(),

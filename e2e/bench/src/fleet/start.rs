@@ -61,6 +61,7 @@ impl Fleet {
             world: Arc::default(),
             entries: (size.services as usize, size.destinations()),
             checked: size.checked(),
+            sharing: size.sharing().len(),
             vips: size.vips(),
             directors: size.directors as usize,
             heartbeat: Heartbeat::default(),
