@@ -86,7 +86,7 @@ fn table(state_dir: &Path, output: Output) -> anyhow::Result<ExitCode> {
         Err(why) => {
             eprintln!("{why}. The owners of the entries are those that the history tells");
             let ours = trail::files::read_ours(state_dir).unwrap_or_default();
-            local::table::known_to_trail(&ours)
+            local::table::known_to_trail(ours)
         }
     };
     let exceptions = known.exceptions.clone();

@@ -125,6 +125,7 @@ fn record(state_dir: &Path, writes: Writes) -> std::io::Result<()> {
         is_whole: true,
         services: BTreeMap::new(),
         host: Some(trail::round::Host {
+            is_whole: true,
             timeouts: Some(Timeouts::default()),
             ..trail::round::Host::default()
         }),

@@ -107,6 +107,8 @@ pub struct Writes {
     pub list: Vec<Difference>,
     /// The services whose entries changed, or changed hands.
     pub services: BTreeSet<ServiceKey>,
+    /// The virtual addresses that changed, or changed hands.
+    pub addresses: BTreeSet<IpAddr>,
     /// Whether the addresses, sysctls, timeouts or the device changed, or
     /// changed hands.
     pub is_host_touched: bool,
@@ -127,6 +129,7 @@ impl Writes {
     pub(super) fn everything(&mut self) {
         self.is_whole = true;
         self.services = BTreeSet::new();
+        self.addresses = BTreeSet::new();
     }
 
     /// Counts `more` writes. Returns whether they are collected one by one.
@@ -185,6 +188,9 @@ impl Writes {
     /// Adds a write that does not concern the IPVS table.
     pub(super) fn other(&mut self, write: Difference) {
         self.is_host_touched = true;
+        if let Difference::Address { address, .. } = &write {
+            self.addresses.insert(*address);
+        }
         if self.count(1) {
             self.list.push(write);
         }
@@ -195,7 +201,11 @@ impl Writes {
         match entry {
             Entry::Service(service) | Entry::Destination(service, _) => self.touched(*service),
             Entry::Adopted(_) => {}
-            Entry::Address(..) | Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => {
+            Entry::Address(address, _) => {
+                self.is_host_touched = true;
+                self.addresses.insert(*address);
+            }
+            Entry::Timeouts(_) | Entry::Sysctl(..) | Entry::Device(_) => {
                 self.is_host_touched = true;
             }
         }

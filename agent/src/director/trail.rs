@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -38,13 +39,16 @@ impl Loop {
         let services: BTreeSet<_> = match is_whole {
             _ if !is_known => BTreeSet::new(),
             true => self.all_services(),
-            false => writes.services.into_iter().chain(wanted).collect(),
+            false => writes.services.iter().copied().chain(wanted).collect(),
         };
         let services: BTreeMap<_, _> = services
             .into_iter()
             .map(|key| (key, self.seen(&key)))
             .collect();
-        let host = (is_whole || writes.is_host_touched).then(|| self.host_of(outcome));
+        let host = (is_whole || writes.is_host_touched).then(|| {
+            let touched = (!is_whole).then_some(&writes.addresses);
+            self.host_of(touched, outcome)
+        });
         let round = Round {
             at: (self.world.daytime)().here,
             writes: writes.list,
@@ -73,6 +77,8 @@ impl Loop {
             let object = desired.servers.get(&(*key, *server))?;
             Some((*server, named(object, &self.objects.real_servers)))
         });
+        let mut servers: Vec<_> = servers.collect();
+        servers.sort_unstable_by_key(|(server, _)| *server);
         let policy = desired.checks.get(key);
         let wanted = desired.table.get(key).cloned().map(Arc::new);
         Seen {
@@ -87,7 +93,7 @@ impl Loop {
                     .services
                     .get(key)
                     .map(|object| named(object, &self.objects.virtual_services)),
-                servers: servers.collect(),
+                servers: servers.into(),
                 sorry: policy.and_then(|policy| Some(policy.sorry?.0)),
             },
         }
@@ -107,14 +113,24 @@ impl Loop {
         })
     }
 
-    fn host_of(&self, outcome: Option<&Outcome>) -> Host {
+    /// Returns the parts of the host that are ours. `touched` has the addresses
+    /// that changed, or is `None` for all addresses.
+    fn host_of(&self, touched: Option<&BTreeSet<IpAddr>>, outcome: Option<&Outcome>) -> Host {
         let ours = self.state.ours();
+        let all = ours.addresses.keys();
+        let addresses = touched.map_or_else(|| all.copied().collect(), BTreeSet::clone);
         let missing = outcome.map(|outcome| &outcome.missing);
-        let missing = missing.into_iter().flatten();
-        let taken = missing.filter(|(_, why)| matches!(why, Missing::Taken(..)));
+        let taken = missing.into_iter().flatten().filter(|(address, why)| {
+            let is_meant = touched.is_none_or(|touched| touched.contains(*address));
+            is_meant && matches!(why, Missing::Taken(..))
+        });
         Host {
-            addresses: ours.addresses.clone(),
             taken: taken.map(|(address, _)| *address).collect(),
+            addresses: addresses
+                .into_iter()
+                .map(|address| (address, ours.addresses.get(&address).cloned()))
+                .collect(),
+            is_whole: touched.is_none(),
             sysctls: self.state.sysctls_made(),
             timeouts: self.state.timeouts_made(),
             device: ours.device.clone(),

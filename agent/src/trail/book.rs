@@ -11,7 +11,7 @@ use std::{
 use ipvs::{ActualService, DestinationKey, ServiceKey, Timeouts, WantedService};
 
 use super::{
-    differences::differences,
+    differences::{of_host, of_service},
     ours::Ours,
     record::{Cause, Objects, Record},
     round::{Host, Round, Wants},
@@ -24,8 +24,9 @@ type Entry = (ServiceKey, Option<DestinationKey>);
 /// What the trail knows.
 #[derive(Debug, Default)]
 pub struct Book {
-    /// What is ours, as the records tell it.
-    pub ours: Ours,
+    /// What is ours, as the records tell it. It is shared with the lines that
+    /// have it as a snapshot.
+    pub ours: Arc<Ours>,
     /// What was wanted after the last round, by service.
     pub wants: BTreeMap<ServiceKey, Wants>,
     /// The entries whose wanted state changed but that were not written since,
@@ -51,7 +52,7 @@ pub enum News {
 
 impl Book {
     /// Returns a book that knows what the trail of earlier runs tells.
-    pub fn new(ours: Ours) -> Self {
+    pub fn new(ours: Arc<Ours>) -> Self {
         Self {
             ours,
             ..Self::default()
@@ -60,10 +61,16 @@ impl Book {
 
     /// Takes in one round. Returns what it adds to the trail.
     pub fn hear(&mut self, round: Round) -> News {
+        let mut seen = round.services;
+        if round.is_whole {
+            let known = self.ours.services.keys().chain(self.wants.keys());
+            for key in known {
+                seen.entry(*key).or_default();
+            }
+        }
         let mut before = BTreeMap::new();
-        let is_full = round.count > MOST_WRITES;
         let mut services = BTreeMap::new();
-        for (key, seen) in round.services {
+        for (key, seen) in seen {
             let old = self.wants.remove(&key).unwrap_or_default();
             if self.has_begun {
                 self.expect(key, &old, &seen.wants);
@@ -75,39 +82,46 @@ impl Book {
             services.insert(key, seen.ours);
         }
         let host = round.host.unwrap_or_else(|| Host::known(&self.ours));
-        let mut records = Vec::new();
+        let is_full = round.count > MOST_WRITES;
+        let mut page = Page::default();
         let mut add = |book: &mut Self, cause, written, difference| {
-            let objects = book.objects(&before, &difference);
             let record = Record {
                 at: round.at,
                 cause,
                 written,
-                objects,
+                objects: book.objects(&before, &difference),
                 difference,
             };
-            book.ours.apply(&record);
-            records.push(record);
+            Arc::make_mut(&mut book.ours).apply(&record);
+            page.add(record);
         };
         for write in round.writes {
             let cause = self.cause(&write, &host.taken);
             add(self, cause, true, write);
         }
-        let found = differences(&self.ours, &services, round.is_whole, &host);
-        for difference in found {
-            let cause = match is_full {
-                true => self.cause(&difference, &host.taken),
-                false => Cause::Found,
+        // One service at a time: the first round may have 100,000 differences.
+        let of_services = services.iter().map(Some).chain([None]);
+        for service in of_services {
+            let found = match service {
+                Some((key, now)) => of_service(*key, self.ours.services.get(key), now.as_ref()),
+                None => of_host(&self.ours, &host),
             };
-            add(self, cause, is_full, difference);
+            for difference in found {
+                let cause = match is_full {
+                    true => self.cause(&difference, &host.taken),
+                    false => Cause::Found,
+                };
+                add(self, cause, is_full, difference);
+            }
         }
         self.forget_satisfied(&services);
         self.has_begun = true;
-        match is_full || records.len() > MOST_WRITES {
+        match is_full || page.is_over() {
             true => News::Snapshot {
                 writes: round.count,
-                cause: most(&records),
+                cause: page.cause(),
             },
-            false => News::Records(records),
+            false => News::Records(page.records),
         }
     }
 
@@ -201,7 +215,7 @@ impl Book {
         let known = self.ours.services.get(&service);
         let virtual_service = wants().find_map(|wants| wants.object.clone());
         let real_server = destination.and_then(|key| {
-            let wanted = wants().find_map(|wants| wants.servers.get(&key).cloned());
+            let wanted = wants().find_map(|wants| wants.server(&key).cloned());
             wanted.or_else(|| known?.destinations.get(&key)?.object.clone())
         });
         Objects {
@@ -240,12 +254,31 @@ impl Book {
     }
 }
 
-/// Returns the cause of most of the records.
-fn most(records: &[Record]) -> Cause {
-    let mut causes = BTreeMap::<Cause, usize>::new();
-    for record in records {
-        *causes.entry(record.cause).or_default() += 1;
+/// The records of one round.
+#[derive(Default)]
+struct Page {
+    /// The first records, at most [`MOST_WRITES`].
+    records: Vec<Record>,
+    /// The number of all records, by cause.
+    causes: BTreeMap<Cause, usize>,
+}
+
+impl Page {
+    fn add(&mut self, record: Record) {
+        *self.causes.entry(record.cause).or_default() += 1;
+        if self.records.len() < MOST_WRITES {
+            self.records.push(record);
+        }
     }
-    let most = causes.into_iter().max_by_key(|(_, count)| *count);
-    most.map_or(Cause::Found, |(cause, _)| cause)
+
+    /// Whether there are more than [`MOST_WRITES`] records.
+    fn is_over(&self) -> bool {
+        self.causes.values().sum::<usize>() > MOST_WRITES
+    }
+
+    /// Returns the cause of most of the records.
+    fn cause(&self) -> Cause {
+        let most = self.causes.iter().max_by_key(|(_, count)| **count);
+        most.map_or(Cause::Found, |(cause, _)| *cause)
+    }
 }

@@ -1,9 +1,6 @@
 //! Compares what the trail knows with what is on the host.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipvs::{ActualService, ServiceKey};
 
@@ -13,29 +10,15 @@ use super::{
 };
 use crate::act::Difference;
 
-/// Returns the differences between `known` and the host. `services` has the
-/// services that were looked at, each as far as it is ours. If `is_whole` is
-/// true, all other services are not ours.
-pub(super) fn differences(
-    known: &Ours,
-    services: &BTreeMap<ServiceKey, Option<ActualService>>,
-    is_whole: bool,
-    host: &Host,
-) -> Vec<Difference> {
+/// Returns the differences between `known` and the parts of the host other than
+/// the IPVS table.
+pub(super) fn of_host(known: &Ours, host: &Host) -> Vec<Difference> {
     let mut found = Vec::new();
-    if is_whole {
-        let gone = known.services.keys();
-        for key in gone.filter(|key| !services.contains_key(key)) {
-            of_service(*key, known.services.get(key), None, &mut found);
-        }
-    }
-    for (key, now) in services {
-        of_service(*key, known.services.get(key), now.as_ref(), &mut found);
-    }
-    let addresses = known.addresses.keys().chain(host.addresses.keys());
+    let all = host.is_whole.then(|| known.addresses.keys());
+    let addresses = all.into_iter().flatten().chain(host.addresses.keys());
     for address in addresses.copied().collect::<BTreeSet<IpAddr>>() {
         let old = known.addresses.get(&address);
-        let new = host.addresses.get(&address);
+        let new = host.addresses.get(&address).and_then(Option::as_ref);
         if old != new {
             found.push(Difference::Address {
                 address,
@@ -79,12 +62,14 @@ pub(super) fn differences(
     found
 }
 
-fn of_service(
+/// Returns the differences between a service as the trail knows it and as it is
+/// on the host. `None` is a service that is not ours.
+pub(super) fn of_service(
     service: ServiceKey,
     known: Option<&OurService>,
     now: Option<&ActualService>,
-    found: &mut Vec<Difference>,
-) {
+) -> Vec<Difference> {
+    let mut found = Vec::new();
     let old = known.map(|known| &known.config);
     let new = now.map(|now| &now.config);
     if old != new {
@@ -95,7 +80,7 @@ fn of_service(
         });
     }
     let Some(now) = now else {
-        return;
+        return found;
     };
     let known_of = |key| known.and_then(|known| known.destinations.get(key));
     if let Some(known) = known {
@@ -119,4 +104,5 @@ fn of_service(
             });
         }
     }
+    found
 }

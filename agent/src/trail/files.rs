@@ -3,15 +3,16 @@
 //! file begins with a snapshot of what was ours, so each file can be read alone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
     book::News,
@@ -28,6 +29,9 @@ const FULL_BYTES: u64 = 4 << 20;
 const PART: u64 = 64;
 /// The number of files, with the current one.
 const FILES: usize = 5;
+/// The bytes of a line that are in memory while it is written. A snapshot may
+/// have tens of megabytes.
+const BUFFER: usize = 64 << 10;
 
 /// One line of a file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -41,7 +45,7 @@ pub enum Line {
         version: String,
     },
     /// One change of an entry, an address or a sysctl.
-    Record(Record),
+    Record(Box<Record>),
     /// Everything that was ours at one time.
     Snapshot {
         /// When this was ours.
@@ -51,22 +55,27 @@ pub enum Line {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         change: Option<ManyChanges>,
         /// Everything that was ours, in place of all lines before.
-        ours: Ours,
+        ours: Arc<Ours>,
     },
 }
 
 impl Line {
     /// Returns the lines for what a round added to the trail. `ours` is what was
     /// ours afterwards.
-    pub fn of(news: News, at: Timestamp, ours: &Ours) -> Vec<Self> {
+    pub fn of(news: News, at: Timestamp, ours: &Arc<Ours>) -> Vec<Self> {
         match news {
-            News::Records(records) => records.into_iter().map(Self::Record).collect(),
+            News::Records(records) => records.into_iter().map(Self::record).collect(),
             News::Snapshot { writes, cause } => vec![Self::Snapshot {
                 at,
                 change: Some(ManyChanges { writes, cause }),
                 ours: ours.clone(),
             }],
         }
+    }
+
+    /// Returns the line for a record.
+    pub fn record(record: Record) -> Self {
+        Self::Record(Box::new(record))
     }
 
     /// Returns the time of the line.
@@ -157,15 +166,12 @@ impl Files {
     /// Returns an error if no file is open, or if the disk does not accept the
     /// lines. The file is then closed, because it may lack a part.
     pub fn append(&mut self, lines: &[Line]) -> io::Result<()> {
-        let bytes = bytes(lines)?;
-        let Some(file) = &mut self.file else {
+        let Some(file) = self.file.take() else {
             return Err(io::Error::other("no file is open"));
         };
-        if let Err(error) = file.write_all(&bytes) {
-            self.file = None;
-            return Err(error);
-        }
-        self.size += bytes.len() as u64;
+        write(&file, lines)?;
+        self.size = file.metadata()?.len();
+        self.file = Some(file);
         Ok(())
     }
 
@@ -174,7 +180,7 @@ impl Files {
     /// # Errors
     /// Returns an error if the disk does not accept the file. The older files
     /// then stay as they are.
-    pub fn begin(&mut self, at: Timestamp, ours: &Ours) -> io::Result<()> {
+    pub fn begin(&mut self, at: Timestamp, ours: &Arc<Ours>) -> io::Result<()> {
         self.file = None;
         self.room = self.room();
         let new = self.folder.join(format!("{HISTORY}.new.jsonl"));
@@ -186,7 +192,7 @@ impl Files {
             change: None,
             ours: ours.clone(),
         };
-        if let Err(error) = write(file, &snapshot) {
+        if let Err(error) = write(&file, &[snapshot]) {
             // On a full disk, the incomplete file takes room from the journal.
             fs::remove_file(&new).unwrap_or_default();
             return Err(error);
@@ -214,20 +220,13 @@ impl Files {
     }
 }
 
-fn write(file: File, line: &Line) -> io::Result<()> {
-    let mut buffer = BufWriter::new(file);
-    serde_json::to_writer(&mut buffer, line)?;
-    buffer.write_all(b"\n")?;
-    buffer.flush()
-}
-
-fn bytes(lines: &[Line]) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn write(file: &File, lines: &[Line]) -> io::Result<()> {
+    let mut buffer = BufWriter::with_capacity(BUFFER, file);
     for line in lines {
-        serde_json::to_writer(&mut bytes, line)?;
-        bytes.push(b'\n');
+        serde_json::to_writer(&mut buffer, line)?;
+        buffer.write_all(b"\n")?;
     }
-    Ok(bytes)
+    buffer.flush()
 }
 
 fn path(folder: &Path, number: usize) -> PathBuf {
@@ -238,7 +237,8 @@ fn path(folder: &Path, number: usize) -> PathBuf {
 }
 
 fn is_snapshot(line: &[u8]) -> bool {
-    matches!(serde_json::from_slice(line), Ok(Line::Snapshot { .. }))
+    let line = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(line);
+    line.is_ok_and(|line| line.contains_key("snapshot"))
 }
 
 /// Reads all lines of the trail, oldest first. Leaves out lines that a run did
@@ -260,7 +260,9 @@ pub fn read(folder: &Path) -> io::Result<Vec<Line>> {
     }
     let mut lines = Vec::new();
     for file in files.into_iter().rev() {
-        lines.extend(lines_in(file)?);
+        for line in lines_in(file) {
+            lines.extend(line?);
+        }
     }
     Ok(lines)
 }
@@ -269,28 +271,39 @@ pub fn read(folder: &Path) -> io::Result<Vec<Line>> {
 ///
 /// # Errors
 /// Returns an error if a file exists but cannot be read.
-pub fn read_ours(folder: &Path) -> io::Result<Ours> {
+pub fn read_ours(folder: &Path) -> io::Result<Arc<Ours>> {
+    let mut ours = Arc::default();
     for number in 0..FILES {
-        let file = open(&path(folder, number))?;
-        let lines = file.map_or(Ok(Vec::new()), lines_in)?;
-        if !lines.is_empty() {
-            return Ok(replay(&lines));
+        let mut is_empty = true;
+        for line in open(&path(folder, number))?.into_iter().flat_map(lines_in) {
+            if let Some(line) = line? {
+                follow(&mut ours, &line);
+                is_empty = false;
+            }
+        }
+        if !is_empty {
+            break;
         }
     }
-    Ok(Ours::default())
+    Ok(ours)
 }
 
 /// Returns what is ours after `lines`.
-pub fn replay<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Ours {
-    let mut ours = Ours::default();
+pub fn replay<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Arc<Ours> {
+    let mut ours = Arc::default();
     for line in lines {
-        match line {
-            Line::Start { .. } => {}
-            Line::Record(record) => ours.apply(record),
-            Line::Snapshot { ours: whole, .. } => ours.clone_from(whole),
-        }
+        follow(&mut ours, line);
     }
     ours
+}
+
+/// Makes `ours` what is ours after `line`.
+fn follow(ours: &mut Arc<Ours>, line: &Line) {
+    match line {
+        Line::Start { .. } => {}
+        Line::Record(record) => Arc::make_mut(ours).apply(record),
+        Line::Snapshot { ours: whole, .. } => ours.clone_from(whole),
+    }
 }
 
 /// Opens a file, if it exists.
@@ -301,10 +314,8 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn lines_in(file: File) -> io::Result<Vec<Line>> {
-    let mut lines = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        lines.extend(serde_json::from_slice::<Line>(&line?));
-    }
-    Ok(lines)
+/// Reads the lines of a file. `None` is a line that is not complete.
+fn lines_in(file: File) -> impl Iterator<Item = io::Result<Option<Line>>> {
+    let lines = BufReader::new(file).split(b'\n');
+    lines.map(|line| Ok(serde_json::from_slice(&line?).ok()))
 }

@@ -1,16 +1,15 @@
 //! What `ipvs-agent history` shows. The code is pure: it does no I/O.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeSet, fmt::Write, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use super::{
-    differences::differences,
+    differences::of_service,
     files::{Line, ManyChanges, replay},
-    ours::Ours,
+    ours::{OurService, Ours},
     record::{Object, Objects, Record},
-    round::Host,
 };
 use crate::act::Difference;
 
@@ -47,7 +46,7 @@ impl Filter {
     /// many differences is one event. With a filter for a service, each
     /// difference of that service is an event.
     pub fn events(&self, lines: &[Line]) -> Vec<Event> {
-        let mut ours = Ours::default();
+        let mut ours = Arc::<Ours>::default();
         let mut events = Vec::new();
         for line in lines {
             match line {
@@ -58,11 +57,11 @@ impl Filter {
                     change: None,
                 }),
                 Line::Record(record) => {
-                    ours.apply(record);
+                    Arc::make_mut(&mut ours).apply(record);
                     events.push(Event {
                         at: record.at,
                         what: record.what(),
-                        record: Some(record.clone()),
+                        record: Some(Record::clone(record)),
                         change: None,
                     });
                 }
@@ -84,7 +83,7 @@ impl Filter {
 
     /// Returns what is ours at the end of the filter's time, according to the
     /// trail.
-    pub fn ours(&self, lines: &[Line]) -> Ours {
+    pub fn ours(&self, lines: &[Line]) -> Arc<Ours> {
         let is_past = |at: &Timestamp| self.until.is_some_and(|until| *at > until);
         let until = lines.iter().take_while(|line| !is_past(&line.at()));
         replay(until)
@@ -111,11 +110,12 @@ impl Filter {
                 change: Some(change.clone()),
             }];
         }
-        let services = now.services.iter();
-        let services = services.map(|(key, service)| (*key, Some(service.actual())));
-        let services: BTreeMap<_, _> = services.collect();
-        let host = Host::known(before);
-        let found = differences(before, &services, true, &host);
+        let keys = before.services.keys().chain(now.services.keys());
+        let keys: BTreeSet<_> = keys.collect();
+        let found = keys.into_iter().flat_map(|key| {
+            let now = now.services.get(key).map(OurService::actual);
+            of_service(*key, before.services.get(key), now.as_ref())
+        });
         let event = |difference| {
             let objects = objects(&difference, now, before);
             let record = Record {
@@ -132,7 +132,7 @@ impl Filter {
                 change: Some(change.clone()),
             }
         };
-        found.into_iter().map(event).collect()
+        found.map(event).collect()
     }
 
     fn passes(&self, event: &Event) -> bool {

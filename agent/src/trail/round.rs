@@ -51,13 +51,22 @@ pub struct Wants {
     pub in_force: Option<Arc<WantedService>>,
     /// The VirtualService that wants the service.
     pub object: Option<Object>,
-    /// The RealServers that want the destinations.
-    pub servers: BTreeMap<DestinationKey, Object>,
+    /// The RealServers that want the destinations, sorted by destination. A
+    /// map would take more than twice the memory.
+    pub servers: Box<[(DestinationKey, Object)]>,
     /// The service's sorry server.
     pub sorry: Option<DestinationKey>,
 }
 
 impl Wants {
+    /// Returns the RealServer that wants a destination.
+    pub(crate) fn server(&self, destination: &DestinationKey) -> Option<&Object> {
+        let found = self
+            .servers
+            .binary_search_by_key(destination, |(key, _)| *key);
+        found.ok().map(|index| &self.servers[index].1)
+    }
+
     /// Whether nothing is wanted.
     pub(super) fn is_nothing(&self) -> bool {
         self.desired.is_none() && self.in_force.is_none()
@@ -67,9 +76,14 @@ impl Wants {
 /// The parts of the host that are ours, other than the IPVS table.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// The virtual addresses, each with the name of its interface.
-    pub addresses: BTreeMap<IpAddr, String>,
-    /// The wanted virtual addresses that another host has.
+    /// The virtual addresses that changed, each with the name of its interface.
+    /// `None` is an address that is not ours.
+    pub addresses: BTreeMap<IpAddr, Option<String>>,
+    /// Whether `addresses` has all addresses. Addresses that it does not have
+    /// are then not ours.
+    pub is_whole: bool,
+    /// The wanted virtual addresses that another host has, of those that
+    /// changed.
     pub taken: BTreeSet<IpAddr>,
     /// The sysctls that the agent set, each with its value. `None` is a value
     /// that this run does not know yet.
@@ -86,7 +100,8 @@ impl Host {
     pub(super) fn known(ours: &Ours) -> Self {
         let sysctls = ours.sysctls.keys();
         Self {
-            addresses: ours.addresses.clone(),
+            addresses: BTreeMap::new(),
+            is_whole: false,
             taken: BTreeSet::new(),
             sysctls: sysctls.map(|name| (name.clone(), None)).collect(),
             timeouts: None,

@@ -1,6 +1,6 @@
 //! Tests the trail's files and its thread.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use ipvs::{DestinationKey, Op, ServiceKey};
 use jiff::{Timestamp, tz::TimeZone};
@@ -69,12 +69,12 @@ fn spelled(ours: &Ours) -> Vec<String> {
 }
 
 /// Writes lines as the trail's thread does, into a new file if there is none.
-fn append(files: &mut Files, ours: &mut Ours, record: Record) {
+fn append(files: &mut Files, ours: &mut Arc<Ours>, record: Record) {
     if !files.is_open() {
         files.begin(NOON, ours).expect("a file can be made");
     }
-    ours.apply(&record);
-    files.append(&[Line::Record(record)]).expect("room");
+    Arc::make_mut(ours).apply(&record);
+    files.append(&[Line::record(record)]).expect("room");
     if files.is_full() {
         files.begin(NOON, ours).expect("a file can be made");
     }
@@ -84,7 +84,7 @@ fn append(files: &mut Files, ours: &mut Ours, record: Record) {
 fn what_was_written_is_read_again_even_after_a_line_that_a_kill_cut_short() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = Files::new(folder.path());
-    let mut ours = Ours::default();
+    let mut ours = Arc::default();
     append(&mut files, &mut ours, made(80));
     drop(files);
     let path = folder.path().join("history.jsonl");
@@ -109,7 +109,7 @@ fn the_files_are_bounded_and_each_tells_what_is_ours_alone() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = Files::new(folder.path());
     files.most = 64 << 10;
-    let mut ours = Ours::default();
+    let mut ours = Arc::default();
     append(&mut files, &mut ours, made(80));
     for number in 0..3_000_u32 {
         let last = (number % 200) as u8;
@@ -202,7 +202,7 @@ fn history_shows_the_asked_time_and_service_alone() {
     let late = NOON + Duration::from_secs(3600);
     let mut recovered = added(81, server(2));
     recovered.at = late;
-    let lines = [made(80), added(80, server(1)), made(81), recovered].map(Line::Record);
+    let lines = [made(80), added(80, server(1)), made(81), recovered].map(Line::record);
     let shown = |filter: Filter| {
         let events = filter.events(&lines).into_iter();
         events.map(|event| event.what).collect::<Vec<_>>()
@@ -244,6 +244,7 @@ fn a_round_with_very_many_writes_is_one_line_and_every_line_for_one_service() {
         cause: Cause::Edit,
     });
     let at = NOON;
+    let ours = Arc::new(ours);
     let lines = [Line::Snapshot { at, change, ours }];
     let whole = history::text(&Filter::default().events(&lines), &TimeZone::UTC, false);
     assert_eq!(

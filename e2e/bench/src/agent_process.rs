@@ -10,7 +10,7 @@ use crate::{
     figure::{Figure, Target},
     objects,
     size::Size,
-    usage::{mebibytes, processor_seconds},
+    usage::{mebibytes, processor_seconds, thread_seconds},
 };
 
 /// How long the benchmark measures an idle agent, while no object changes.
@@ -58,10 +58,15 @@ impl Running {
 pub(crate) fn measure_idle() -> Result<()> {
     let size = Size::new(1_000, 10);
     let running = Running::start(size)?;
-    let before = processor_seconds(running.agent.id())?;
+    let id = running.agent.id();
+    let (before, of_threads) = (processor_seconds(id)?, thread_seconds(id)?);
     thread::sleep(IDLE);
-    let used = processor_seconds(running.agent.id())? - before;
+    let used = processor_seconds(id)? - before;
     println!("  {used:.2} s of processor time in {} s", IDLE.as_secs());
+    for (name, after) in thread_seconds(id)? {
+        let before = of_threads.get(&name).copied().unwrap_or_default();
+        println!("    {name:<16} {:.2} s", after - before);
+    }
     let share = used / IDLE.as_secs_f64() * 100.0;
     let name = format!("idle_{}", size.name());
     println!("{}", Figure::new(name, share, "%", Target::AtMost(3.0)));

@@ -153,13 +153,22 @@ impl Running {
 }
 
 pub(super) fn service(port: i32, scheduler: &str, generation: i64) -> Loose<VirtualService> {
+    service_at(VIP, port, scheduler, generation)
+}
+
+pub(super) fn service_at(
+    vip: &str,
+    port: i32,
+    scheduler: &str,
+    generation: i64,
+) -> Loose<VirtualService> {
     serde_json::from_value(json!({
         "metadata": {
             "name": format!("web{port}"), "namespace": "shop",
             "uid": format!("service{port}"), "generation": generation,
         },
         "spec": {
-            "vip": {"address": VIP, "port": port},
+            "vip": {"address": vip, "port": port},
             "scheduler": scheduler,
             "forwarding": {"method": "NAT"},
             "realServerSelector": {"matchLabels": {"app": "web"}},

@@ -289,3 +289,28 @@ fn a_round_of_more_than_a_thousand_writes_is_one_snapshot() {
     assert_eq!(cause.name(), "edit");
     assert_eq!(scene.book.ours.counts(), (400, 800));
 }
+
+#[test]
+fn a_round_tells_only_the_addresses_that_changed() {
+    let mut scene = Scene::start(&ModelWorld::new(), Book::default());
+    let of = |last: i32| service_at(&format!("192.0.2.{last}"), last, "wrr", 1);
+    let mut events = vec![directors(&["a"])];
+    events.extend(services((10..50).map(of)));
+    events.extend(servers([server(1), server(2)]));
+    events.extend(groups([group(None)]));
+    events.into_iter().for_each(|event| scene.agent.note(event));
+    scene.act(Duration::ZERO);
+    scene.news();
+    assert_eq!(scene.book.ours.addresses.len(), 40);
+    scene.edit(of(50));
+    scene.act(Duration::from_secs(1));
+    let mut told = Vec::new();
+    for round in scene.rounds.try_iter() {
+        let host = round.host.as_ref();
+        told.extend(host.map(|host| host.addresses.clone()));
+        scene.book.hear(round);
+    }
+    let eth0 = Some("eth0".to_owned());
+    assert_eq!(told, [[(ip("192.0.2.50"), eth0)].into()]);
+    assert_eq!(scene.book.ours.addresses.len(), 41);
+}

@@ -200,7 +200,7 @@ impl Walk {
     }
 
     /// Returns what is the agent's, according to the lines of the trail alone.
-    fn told(&self) -> Ours {
+    fn told(&self) -> Arc<Ours> {
         let lines = self.lines.iter().map(|line| serde_json::from_str(line));
         let lines: Result<Vec<Line>, _> = lines.collect();
         replay(&lines.expect("what the trail wrote can be read"))

@@ -102,7 +102,7 @@ pub(crate) fn known(
         row.in_force = wants.and_then(|wants| options(&wants.in_force));
         row.object = wants.and_then(|wants| match destination {
             None => wants.object.clone(),
-            Some(key) => wants.servers.get(&key).cloned(),
+            Some(key) => wants.server(&key).cloned(),
         });
         of_ours(&mut row, &book.ours, &entry);
         row.notes = notes.get(&entry).cloned().unwrap_or_default();
@@ -115,8 +115,8 @@ pub(crate) fn known(
 }
 
 /// Returns what the trail alone knows of the table, while no agent runs.
-pub fn known_to_trail(ours: &Ours) -> Known {
-    known(&Book::new(ours.clone()), None, Vec::new())
+pub fn known_to_trail(ours: Arc<Ours>) -> Known {
+    known(&Book::new(ours), None, Vec::new())
 }
 
 impl Known {

@@ -126,7 +126,7 @@ fn each_row_tells_what_is_wanted_what_is_there_whose_it_is_and_what_is_wrong() {
 #[test]
 fn without_an_agent_the_trail_tells_whose_each_entry_is() {
     let (table, statistics) = kernel();
-    let rows = known_to_trail(&book().ours).with_kernel(&table, &statistics);
+    let rows = known_to_trail(book().ours).with_kernel(&table, &statistics);
     let whose: Vec<_> = rows
         .iter()
         .map(|row| (row.service.as_str(), row.destination.as_deref(), row.ours))
