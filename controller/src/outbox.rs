@@ -32,6 +32,12 @@ pub const SOFT_BURST: u32 = 20;
 /// [`SOFT_BURST`] such statuses.
 pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 
+/// The shortest time between two patches of one object, if the second one has
+/// only a soft difference. While a thousand directors report one after another
+/// that they use a change, the number of those that did not yet changes all the
+/// time, and all directors get each patch as an event.
+pub const SOFT_PAUSE_OF_ONE: Duration = Duration::from_secs(30);
+
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
@@ -91,7 +97,8 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Sent {
     at: Time,
-    status: Status,
+    /// The status, until the time is [`PAUSE`] ago.
+    status: Option<Status>,
 }
 
 #[derive(Debug)]
@@ -116,7 +123,8 @@ impl Outbox {
         }
         for mut letter in pass.letters {
             let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
-                letter.status.difference(Some(&sent.status)) == Difference::None
+                let status = sent.status.as_ref();
+                status.is_some_and(|sent| letter.status.difference(Some(sent)) == Difference::None)
             });
             // This status was sent recently but is not published yet. Either
             // the watch has not shown the patch, or another writer overwrites
@@ -127,7 +135,12 @@ impl Outbox {
             let alike = self.letters.entry(letter.difference).or_default();
             alike.insert(letter.id.clone(), letter);
         }
-        self.sent.retain(|_, sent| now < sent.at + PAUSE);
+        self.sent.retain(|_, sent| {
+            if now >= sent.at + PAUSE {
+                sent.status = None;
+            }
+            now < sent.at + SOFT_PAUSE_OF_ONE
+        });
         let letters = &self.letters;
         let under_way = &self.under_way;
         let is_waiting = |id: &Id| letters.values().any(|alike| alike.contains_key(id));
@@ -153,7 +166,7 @@ impl Outbox {
                         id.clone(),
                         Sent {
                             at: now,
-                            status: letter.status.clone(),
+                            status: Some(letter.status.clone()),
                         },
                     );
                     self.under_way.insert(id);
@@ -255,13 +268,14 @@ impl Outbox {
     }
 
     fn ready_at(&self, letter: &Letter) -> Time {
-        let paused = match letter.difference {
-            Difference::Flip => Time::ZERO,
-            _ => self
-                .sent
-                .get(&letter.id)
-                .map_or(Time::ZERO, |sent| sent.at + PAUSE),
+        let pause = match letter.difference {
+            Difference::Flip => None,
+            Difference::Soft => Some(SOFT_PAUSE_OF_ONE),
+            Difference::Plain | Difference::None => Some(PAUSE),
         };
+        let sent = self.sent.get(&letter.id);
+        let paused = pause.zip(sent).map(|(pause, sent)| sent.at + pause);
+        let paused = paused.unwrap_or(Time::ZERO);
         let retry = self
             .retries
             .get(&letter.id)

@@ -246,7 +246,7 @@ impl World {
             refused: None,
         };
         let Some(known) = self.directors.get_mut(&name) else {
-            self.stale.add_all();
+            self.stale.joined();
             let new = self.directors.entry(name).or_insert(seen);
             new.follow(&self.history);
             return;

@@ -66,6 +66,24 @@ fn one_object_is_patched_once_in_five_seconds_and_at_once_when_a_condition_flips
 }
 
 #[test]
+fn names_and_numbers_in_one_status_are_brought_up_to_date_every_half_minute() {
+    let mut outbox = Outbox::default();
+    let mut patches = Vec::new();
+    for second in 0..70 {
+        let generation = i64::try_from(second).unwrap();
+        let difference = match second {
+            0 => Difference::Flip,
+            _ => Difference::Soft,
+        };
+        replace(&mut outbox, [letter(1, difference, generation)], s(second));
+        patches.extend(sent(&mut outbox, s(second)).iter().map(|_| second));
+    }
+    assert_eq!(patches, [0, 30, 60]);
+    replace(&mut outbox, [letter(1, Difference::Plain, 70)], s(70));
+    assert_eq!(sent(&mut outbox, s(70)), [id(1)], "a reason is told sooner");
+}
+
+#[test]
 fn what_was_written_a_moment_ago_is_not_written_again_because_the_watch_is_behind() {
     let mut outbox = Outbox::default();
     replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(0));

@@ -1,6 +1,6 @@
 //! Computes the statuses that may have changed since the last pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     ObjectKey, Resolved,
@@ -34,6 +34,9 @@ pub(super) struct Stale {
     /// object, the position is the earliest that one of these directors had
     /// reached before.
     advanced: BTreeMap<String, Positions>,
+    /// The services that a director may not have used yet as they are now.
+    /// `None` stands for all services.
+    awaited: Option<BTreeSet<ObjectKey>>,
 }
 
 impl Default for Stale {
@@ -41,6 +44,7 @@ impl Default for Stale {
         Self {
             scope: Scope::All,
             advanced: BTreeMap::new(),
+            awaited: None,
         }
     }
 }
@@ -54,11 +58,27 @@ impl Stale {
         self.scope = Scope::All;
     }
 
+    /// Notes that a director may be behind the others of its group, and may
+    /// have used no service as it is now.
+    pub(super) fn joined(&mut self) {
+        self.awaited = None;
+        self.add_all();
+    }
+
+    /// Notes that directors must use a service as it is now.
+    pub(super) fn awaits(&mut self, service: &ObjectKey) {
+        if let Some(awaited) = &mut self.awaited {
+            awaited.insert(service.clone());
+        }
+    }
+
     /// Notes a report of a director that was known before.
     pub(super) fn reported(&mut self, id: Id, before: &KnownDirector, after: &KnownDirector) {
         let is_same = before.unreadable == after.unreadable
             && what_objects_depend_on(&before.status) == what_objects_depend_on(&after.status);
-        if !is_same {
+        if before.status.director_group_name != after.status.director_group_name {
+            self.joined();
+        } else if !is_same {
             self.add_all();
         }
         let group = ObjectKey::cluster(after.status.director_group_name.as_str());
@@ -78,37 +98,64 @@ impl Stale {
                 let least = self.advanced.entry(group.clone()).or_insert(before);
                 *least = least.least(before);
             }
-            _ => self.add_all(),
+            _ => self.joined(),
         }
     }
 
     /// Returns the objects that the next pass must look at, and forgets them.
-    fn take(&mut self, resolved: &Resolved, needs: &BTreeMap<ObjectKey, Need>) -> Scope {
+    fn take(
+        &mut self,
+        resolved: &Resolved,
+        needs: &BTreeMap<ObjectKey, Need>,
+        directors: &BTreeMap<String, KnownDirector>,
+    ) -> Scope {
         let mut scope = std::mem::replace(&mut self.scope, Scope::nothing());
         let advanced = std::mem::take(&mut self.advanced);
         if scope == Scope::All || advanced.is_empty() {
             return scope;
         }
-        for (key, need) in needs {
-            let Some(service) = resolved.services.get(key) else {
-                continue;
+        let slowest = slowest(directors);
+        let all = || needs.keys().cloned().collect();
+        let mut awaited = self.awaited.take().unwrap_or_else(all);
+        awaited.retain(|key| {
+            // A service that resolves again later is awaited again.
+            let (Some(need), Some(service)) = (needs.get(key), resolved.services.get(key)) else {
+                return false;
             };
-            let Some(before) = advanced.get(&service.group) else {
-                continue;
+            let is_reached = |position: &Positions| {
+                let mut all = need.servers.values().chain([&need.since]);
+                all.all(|since| position.has_reached(since))
             };
-            let mut awaited = need.servers.values().chain([&need.since]);
-            if awaited.all(|since| before.has_reached(since)) {
-                continue;
-            }
-            scope.add(id(Subject::VirtualService, key));
-            if service.health_check.is_some() {
-                for server in &service.servers {
-                    scope.add(id(Subject::RealServer, &server.object));
+            let before = advanced.get(&service.group);
+            if before.is_some_and(|before| !is_reached(before)) {
+                scope.add(id(Subject::VirtualService, key));
+                if service.health_check.is_some() {
+                    for server in &service.servers {
+                        scope.add(id(Subject::RealServer, &server.object));
+                    }
                 }
             }
-        }
+            let slowest = slowest.get(service.group.as_str()).copied().flatten();
+            !slowest.is_some_and(|slowest| is_reached(&slowest))
+        });
+        self.awaited = Some(awaited);
         scope
     }
+}
+
+/// Returns the earliest position of the directors of each group, dead ones
+/// included: they may come back. It is `None` if the position of a director is
+/// not known.
+fn slowest(directors: &BTreeMap<String, KnownDirector>) -> HashMap<&str, Option<Positions>> {
+    let mut slowest: HashMap<&str, Option<Positions>> = HashMap::new();
+    for director in directors.values() {
+        let position = director.places.position();
+        slowest
+            .entry(director.status.director_group_name.as_str())
+            .and_modify(|least| *least = least.zip(position).map(|(one, other)| one.least(other)))
+            .or_insert(position);
+    }
+    slowest
 }
 
 /// Returns the part of a director's report on which the statuses of other
@@ -168,7 +215,9 @@ impl World {
         // A director may have died since the caller last asked.
         self.time_passed(moment.now);
         self.follow();
-        let scope = self.stale.take(&self.resolved, &self.needs);
+        let scope = self
+            .stale
+            .take(&self.resolved, &self.needs, &self.directors);
         let mut waits = std::mem::take(&mut self.waits);
         let pass = self.pass_over(scope, moment, &mut waits);
         self.waits = waits;

@@ -85,6 +85,7 @@ impl World {
                 servers: need::servers(service, before.zip(self.needs.get(key)), since),
             };
             self.needs.insert(key.clone(), need);
+            self.stale.awaits(key);
         }
         self.needs
             .retain(|key, _| self.objects.virtual_services.get(key).is_some());

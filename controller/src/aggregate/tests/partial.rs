@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crds::{api::WorldDigests, condition, condition::reason};
+use crds::{ObjectKey, api::WorldDigests, condition, condition::reason};
 use kube::runtime::watcher;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -187,4 +187,30 @@ proptest! {
         }
         pass(&mut scene, &mut found)?;
     }
+}
+
+#[test]
+fn a_director_that_joins_one_state_behind_is_awaited_too() {
+    let (mut scene, mut found, mut seen) = (Scene::new(), Found::default(), Vec::new());
+    let report = |director, used| Step::Report {
+        director,
+        used,
+        says: 0,
+    };
+    for step in [
+        Step::Service { name: 0, form: 0 },
+        Step::Server { name: 0, form: 0 },
+        report(0, 0),
+        Step::Server { name: 0, form: 1 },
+        report(0, 0),
+        report(1, 2),
+        report(1, 0),
+    ] {
+        take(&mut scene, &step, &mut seen);
+        pass(&mut scene, &mut found).expect("a pass over all objects finds the same");
+        publish(&mut scene, &mut found, 100);
+    }
+    let web = scene.wanted().virtual_services[&ObjectKey::new("shop", "web")].clone();
+    let programmed = condition::find(&web.conditions, condition::kind::PROGRAMMED);
+    assert_eq!(programmed.map(|found| &*found.status), Some("True"));
 }
