@@ -126,8 +126,8 @@ impl<'b, 'a> Servers<'b, 'a> {
     }
 
     /// The directors that report the server unhealthy, and their reports. A
-    /// report for all services counts only if the director knew that this
-    /// service has the server.
+    /// report for all services does not count if the director cannot know yet
+    /// that this service has the server.
     pub(super) fn unhealthy(
         &self,
         server: &ObjectKey,
@@ -136,7 +136,10 @@ impl<'b, 'a> Servers<'b, 'a> {
         let named = self.unhealthy.and_then(|all| all.get(server));
         let for_all = self.group.health.unhealthy_for_all.get(server);
         let for_all = for_all.into_iter().flatten();
-        let for_all = for_all.filter(move |(director, _)| director.places.has_reached(&since));
+        let for_all = for_all.filter(move |(director, _)| {
+            let position = director.places.position();
+            position.is_none_or(|at| at.has_reached(&since))
+        });
         named.into_iter().flatten().chain(for_all).copied()
     }
 

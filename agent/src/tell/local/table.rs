@@ -228,7 +228,9 @@ fn notes(observed: &Observed) -> BTreeMap<Entry, Vec<String>> {
     for ((service, destination), server) in &wishes.servers {
         let name = wishes.services.get(service);
         let named = name.and_then(|name| ailing.get(&(name, server)));
-        if let Some(words) = named.or_else(|| ailing_for_all.get(server)) {
+        let is_checked = wishes.checks.contains_key(service);
+        let for_all = ailing_for_all.get(server).filter(|_| is_checked);
+        if let Some(words) = named.or(for_all) {
             add((*service, Some(*destination)), words.clone());
         }
     }
