@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use crate::tell::health;
+
 /// Writes one director's IPVS table, holds its virtual addresses, and reports
 /// its status.
 ///
@@ -100,6 +102,17 @@ pub struct Args {
     )]
     pub sysctl_dir: PathBuf,
 
+    /// Socket at which the agent answers `ipvs-agent probe`. Two agents on one
+    /// host need different ones. Default: none.
+    #[arg(
+        long,
+        env = "IPVS_HEALTH_SOCKET",
+        global = true,
+        value_name = "PATH",
+        value_hint = ValueHint::FilePath
+    )]
+    pub health_socket: Option<PathBuf>,
+
     /// Log filter: error, warn, info, debug, trace, or target=level pairs.
     #[arg(
         long,
@@ -189,6 +202,14 @@ pub enum Command {
         /// Format of the output.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
+    },
+    /// Answer a kubelet's probe: fails if the agent with the same
+    /// --health-socket must be restarted (alive), or if no table of its own is
+    /// in force yet (ready).
+    Probe {
+        /// What to ask.
+        #[arg(value_enum, value_name = "QUESTION")]
+        question: health::Question,
     },
     /// Take this host out of service: release the virtual addresses, remove the
     /// agent's services from the kernel, and restore every sysctl. Stop the

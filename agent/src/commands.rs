@@ -5,7 +5,10 @@ use std::{path::Path, process::ExitCode};
 use agent::{
     args::{Args, Command, Output},
     input::manifests,
-    tell::local::{self, Question},
+    tell::{
+        health,
+        local::{self, Question},
+    },
     trail::{self, history::Filter},
 };
 use anyhow::Context;
@@ -33,8 +36,16 @@ pub(crate) fn print(args: &Args) -> Option<anyhow::Result<ExitCode>> {
             output,
         } => filter(*since, *until, service.clone())
             .and_then(|filter| history(state_dir, &filter, *table, *output)),
+        Command::Probe { question } => probe(args.health_socket.as_deref(), *question),
         Command::Undo { .. } => return None,
     })
+}
+
+/// Answers a kubelet's probe.
+fn probe(socket: Option<&Path>, question: health::Question) -> anyhow::Result<ExitCode> {
+    let socket = socket.context("give --health-socket, the same path as the agent has")?;
+    health::ask(socket, question).map_err(anyhow::Error::msg)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what the agent on this host sees. If no agent answers, prints what the

@@ -54,7 +54,10 @@ use crate::{
     probe::target::{Order, Rates},
     ration::{Line, Ration},
     said::Said,
-    tell::report::{Observed, Trouble},
+    tell::{
+        health::Pulse,
+        report::{Observed, Trouble},
+    },
     trail::Trail,
 };
 
@@ -106,6 +109,8 @@ pub struct World {
     pub orders: UnboundedSender<Order>,
     /// The loop's end of the channel to the audit trail.
     pub trail: Trail,
+    /// Tells a kubelet's probes that a table is in force.
+    pub pulse: Pulse,
     /// Shows to other threads that the loop works.
     pub heartbeat: Heartbeat,
     /// The heartbeat of the thread that makes probes.
@@ -312,6 +317,7 @@ impl Loop {
             self.reason = Reason::Resolve;
         }
         if let Some(outcome) = &outcome {
+            self.world.pulse.in_force();
             self.log_oddities(outcome, now);
         }
         (listed || unlisted.is_some()).then(|| self.observed(outcome, now))

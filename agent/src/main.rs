@@ -44,6 +44,7 @@ use agent::{
     probe::{self, target::Order},
     reach::Reach,
     tell::{
+        health::{self, Pulse},
         local,
         publish::{self, Identity, Sources},
         report::Observed,
@@ -181,6 +182,14 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let (events, heard) = mpsc::channel();
     let (observe, observed) = watch::channel(None);
 
+    let pulse = Pulse::default();
+    if let Some(path) = &args.health_socket {
+        let runtime = runtime.enter();
+        let served = health::serve(path, pulse.clone());
+        let served = served.with_context(|| format!("cannot create {}", path.display()))?;
+        tokio::spawn(served);
+        drop(runtime);
+    }
     stop_on_signal(&runtime, events.clone())?;
     let Some(lock) = wait_for_lock(&heard) else {
         return Ok(());
@@ -230,6 +239,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         claims,
         leases,
         trail,
+        pulse: pulse.clone(),
     };
     let world = world(args, boot_id, api_time.clone(), edges);
     let outside = Outside {
@@ -258,6 +268,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     claim::start(claimed, links.clone())
         .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
+    pulse.starts(world.heartbeat.clone());
     let note_end = recorder.clone();
     let group = args.director_group.clone();
     let loop_thread = thread::Builder::new()
@@ -339,6 +350,7 @@ struct Edges {
     claims: UnboundedSender<Orders>,
     leases: Option<UnboundedSender<Looks>>,
     trail: Trail,
+    pulse: Pulse,
 }
 
 fn world(args: &Args, boot_id: String, api_time: ApiTime, edges: Edges) -> World {
@@ -347,6 +359,7 @@ fn world(args: &Args, boot_id: String, api_time: ApiTime, edges: Edges) -> World
         claims,
         leases,
         trail,
+        pulse,
     } = edges;
     let state_dir = args.state_dir.clone();
     World {
@@ -369,6 +382,7 @@ fn world(args: &Args, boot_id: String, api_time: ApiTime, edges: Edges) -> World
         },
         orders,
         trail,
+        pulse,
         heartbeat: Heartbeat::default(),
         prober: Heartbeat::default(),
     }

@@ -26,7 +26,7 @@ use agent::{
         netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost, sysctls::SysctlFolder,
     },
     input::{Input, manifests},
-    tell::report::Observed,
+    tell::{health::Pulse, report::Observed},
     trail::Trail,
 };
 use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, Socket, Timeouts};
@@ -163,6 +163,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         heartbeat: Heartbeat::default(),
         trail: Trail::nowhere(),
         prober: Heartbeat::default(),
+        pulse: Pulse::default(),
     };
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let clock = Clock::start();

@@ -45,3 +45,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
     name: ipvs-controller
     namespace: {{ .Release.Namespace }}
 {{- end }}
+
+{{/* The DaemonSet of a group, which is also the name in its labels. */}}
+{{- define "ipvs-operator.agent-name" -}}
+{{ eq . "default" | ternary "ipvs-agent" (printf "ipvs-agent-%s" .) }}
+{{- end }}
+
+{{/* The labels of a group's nodes. */}}
+{{- define "ipvs-operator.agent-nodes" -}}
+{{- $label := eq .name "default" | ternary "true" .name }}
+{{- $nodes := .agent.nodeSelector | default (dict "ipvs.dev/director" $label) }}
+{{- merge (dict "kubernetes.io/os" "linux") $nodes | toYaml }}
+{{- end }}

@@ -18,6 +18,7 @@ use agent::{
     heartbeat::Heartbeat,
     host::sockets::SockDiag,
     probe::{self, Counts},
+    tell::health::Pulse,
     trail::writer::Writer,
 };
 use anyhow::{Result, ensure};
@@ -92,6 +93,7 @@ pub(crate) fn run(silent_percent: u32) -> Result<()> {
         heartbeat: Heartbeat::default(),
         trail,
         prober: Heartbeat::default(),
+        pulse: Pulse::default(),
     };
     let agent = AgentThreads::start(world, folder.path())?;
     let counts = Arc::new(Counts::default());

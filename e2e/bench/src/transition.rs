@@ -30,6 +30,7 @@ use agent::{
     host::{netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost},
     input::reader,
     probe::{self, target::Order},
+    tell::health::Pulse,
     trail::writer::Writer,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -145,6 +146,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         heartbeat: Heartbeat::default(),
         trail,
         prober: Heartbeat::default(),
+        pulse: Pulse::default(),
     };
     let agent = AgentThreads::start(world, folder)?;
     let targets = Targets::default();

@@ -3,6 +3,7 @@
 
 mod rights;
 mod shares;
+mod values;
 
 use e2e::{
     cluster::{Cluster, DIRECTORS_NAMESPACE, NAMESPACE, chart, example, upgrade_chart, value},

@@ -42,6 +42,7 @@ impl Doors {
             heartbeat: Heartbeat::default(),
             trail: Trail::nowhere(),
             prober: Heartbeat::default(),
+            pulse: Pulse::default(),
             may_hijack: self.may_hijack,
             surroundings: Box::new(world.clone()),
             uptime: Box::new({
