@@ -207,7 +207,7 @@ pub enum Command {
     /// --health-socket must be restarted (alive), or if no table of its own is
     /// in force yet (ready).
     Probe {
-        /// What to ask.
+        /// Whether the agent must be restarted, or whether its table is in force.
         #[arg(value_enum, value_name = "QUESTION")]
         question: health::Question,
     },

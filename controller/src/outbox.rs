@@ -33,9 +33,9 @@ pub const SOFT_BURST: u32 = 20;
 pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The shortest time between two patches of one object, if the second one has
-/// only a soft difference. While a thousand directors report one after another
-/// that they use a change, the number of those that did not yet changes all the
-/// time, and all directors get each patch as an event.
+/// only a soft difference. In a large fleet, the directors report one after
+/// another that they use a change. A status that counts the others changes with
+/// each report, and every director gets each patch as an event.
 pub const SOFT_PAUSE_OF_ONE: Duration = Duration::from_secs(30);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);

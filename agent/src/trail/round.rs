@@ -82,8 +82,7 @@ pub struct Host {
     /// Whether `addresses` has all addresses. Addresses that it does not have
     /// are then not ours.
     pub is_whole: bool,
-    /// The wanted virtual addresses that another host has, of those that
-    /// changed.
+    /// The changed virtual addresses that are wanted and that another host has.
     pub taken: BTreeSet<IpAddr>,
     /// The sysctls that the agent set, each with its value. `None` is a value
     /// that this run does not know yet.

@@ -80,7 +80,11 @@ fn names_and_numbers_in_one_status_are_brought_up_to_date_every_half_minute() {
     }
     assert_eq!(patches, [0, 30, 60]);
     replace(&mut outbox, [letter(1, Difference::Plain, 70)], s(70));
-    assert_eq!(sent(&mut outbox, s(70)), [id(1)], "a reason is told sooner");
+    assert_eq!(
+        sent(&mut outbox, s(70)),
+        [id(1)],
+        "a new reason does not wait half a minute"
+    );
 }
 
 #[test]

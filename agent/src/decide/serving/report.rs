@@ -133,8 +133,9 @@ pub(crate) fn within_room(
     }
 }
 
-/// Returns the services to name of an unhealthy server, of which `checks` check
-/// it in all. None is named if it is unhealthy for all of many.
+/// Returns the services to name in the entry of an unhealthy server. `services`
+/// are those for which it is unhealthy, and `checks` is the number of all that
+/// check it. If these are the same and many, the entry names no service.
 fn named(services: BTreeSet<&ObjectKey>, checks: Option<&usize>) -> Vec<ObjectKey> {
     let is_for_all = checks == Some(&services.len());
     match is_for_all && services.len() > NAMED_SERVICES {
