@@ -1,9 +1,11 @@
 //! Adds virtual addresses to interfaces and removes them, as part of a round.
 
+mod others;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Difference, Edges, State, Wish, record, segment::Segment};
@@ -16,16 +18,13 @@ use crate::{
         ours::{Entry, Intent},
     },
     event::claims::Verdict,
-    host::interface::{Interface, Mac},
+    host::interface::Interface,
 };
 
-/// How long the agent trusts a claim that found an address free.
+/// How long the agent trusts a claim that found an address free. Another host
+/// that begins to ask afterwards takes the address two seconds later at the
+/// earliest.
 const FRESH: Duration = Duration::from_secs(2);
-
-/// The maximum number of servers whose Ethernet addresses one round looks up.
-/// The look-up shows whether the host that has a VIP is one of the VIP's
-/// servers.
-const MOST_SUSPECTS: usize = 100;
 
 impl State {
     /// Records `verdicts`, the results of claims for virtual addresses. The
@@ -88,6 +87,7 @@ fn look_and_place(
     wish: &Wish,
     now: Duration,
 ) -> AddressPlan {
+    let began = Instant::now();
     let wanted = served_vips(state, &wish.desired);
     let ours = &state.ours;
     let is_nothing_ours = ours.addresses.is_empty() && ours.device.is_none();
@@ -128,7 +128,7 @@ fn look_and_place(
     state.are_addresses_unfinished |= is_any_waiting || !waiting.is_empty();
     let asked = wait_for_verdicts(state, &mut plan, now);
     record_taken_over(state, edges, &mut plan, wish.addresses.holding);
-    add(state, edges, &mut plan, now);
+    add(state, edges, &mut plan, now, began);
     remove_all(state, edges, &mut plan, &remove, now);
     let mut orders = asked;
     let watched = plan.watched.iter();
@@ -145,7 +145,7 @@ fn look_and_place(
     }));
     order(state, edges, orders);
     remove_device(state, edges, wish, &interfaces, now);
-    name_others(state, edges, wish, &mut plan);
+    others::name(state, edges, wish, &mut plan);
     plan
 }
 
@@ -218,7 +218,7 @@ fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -
     let segment = &state.segment;
     let (deaf, missing) = (&segment.deaf, &mut plan.missing);
     plan.add.retain(|placed| {
-        let Some(card) = placed.card.filter(|_| !placed.is_repair) else {
+        let Some(card) = placed.card.filter(|_| needs_claim(placed)) else {
             return true;
         };
         orders.insert(placed.address, Order::Ask(card));
@@ -244,6 +244,16 @@ fn wait_for_verdicts(state: &mut State, plan: &mut AddressPlan, now: Duration) -
     orders
 }
 
+/// Returns whether an address may be added only if a claim found it free.
+fn needs_claim(placed: &Placement) -> bool {
+    placed.card.is_some() && !placed.is_repair
+}
+
+fn is_fresh(state: &State, address: IpAddr, now: Duration) -> bool {
+    let verdict = state.segment.verdicts.get(&address);
+    verdict.is_some_and(|(_, found)| now < *found + FRESH)
+}
+
 /// Returns the addresses to remove from this host because another host has
 /// them.
 fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
@@ -253,7 +263,7 @@ fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     let is_taken = |address: &IpAddr, order: &Order| {
         let verdict = verdicts.get(address).map(|(verdict, _)| verdict);
         match (order, verdict) {
-            (Order::Watch(_), Some(Verdict::Taken(_))) => true,
+            (Order::Watch(_) | Order::Hold(..), Some(Verdict::Taken(_))) => true,
             (Order::Hold(..), Some(Verdict::Contested(_))) => {
                 state.ours.taken_over.contains(address)
             }
@@ -298,7 +308,17 @@ fn record_taken_over(
     }
 }
 
-fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Duration) {
+/// Adds the addresses in `plan.add`, for a round that read the interfaces at the
+/// time `now`, at the instant `began`. On a slow host the records and the
+/// additions before an address take seconds. Then its claim is no longer fresh,
+/// and a later round asks for the address again.
+fn add(
+    state: &mut State,
+    edges: &mut Edges<'_>,
+    plan: &mut AddressPlan,
+    now: Duration,
+    began: Instant,
+) {
     let intent = Intent {
         addresses: plan.add.iter().map(Placement::named).collect(),
         ..Intent::default()
@@ -310,6 +330,11 @@ fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Du
     for placed in &plan.add {
         let (address, interface) = placed.named();
         edges.heartbeat.beat();
+        if needs_claim(placed) && !is_fresh(state, address, now + began.elapsed()) {
+            state.are_addresses_unfinished = true;
+            plan.missing.insert(address, Missing::Asking);
+            continue;
+        }
         match edges.links.add(placed.index, address) {
             Ok(()) => {
                 if state.segment.seen.insert(address) {
@@ -434,52 +459,6 @@ fn order(state: &mut State, edges: &mut Edges<'_>, orders: Orders) {
         .retain(|address, _| orders.contains_key(address));
     segment.orders.clone_from(&orders);
     edges.segments.order(orders);
-}
-
-/// For each VIP that is taken or contested, finds the known addresses of the
-/// other host. If the kernel knows no address of the other host, the agent
-/// makes the kernel look up the addresses of the VIP's servers. A later round
-/// may then find the other host among the VIP's servers.
-fn name_others(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
-    for address in plan.cards.keys() {
-        if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
-            plan.contested.insert(*address, (*mac, Vec::new()));
-        }
-    }
-    let taken = plan.missing.iter_mut();
-    let taken = taken.filter_map(|(vip, missing)| match missing {
-        Missing::Taken(mac, theirs) => Some((*vip, *mac, theirs)),
-        _ => None,
-    });
-    let contested = plan.contested.iter_mut();
-    let contested = contested.map(|(vip, (mac, theirs))| (*vip, *mac, theirs));
-    let mut others: Vec<(IpAddr, Mac, &mut Vec<IpAddr>)> = taken.chain(contested).collect();
-    if others.is_empty() {
-        return;
-    }
-    // If the agent cannot read the neighbors, it reports only the other host's
-    // MAC address.
-    let neighbors = edges.links.neighbors().unwrap_or_default();
-    let mut unknown = BTreeSet::new();
-    for (vip, mac, theirs) in &mut others {
-        let known = neighbors.iter().filter(|(found, _)| found == mac);
-        theirs.extend(known.map(|(_, address)| *address));
-        if theirs.iter().all(|address| address == vip) {
-            unknown.insert(*vip);
-        }
-    }
-    let servers = wish.desired.servers.keys();
-    let suspects = servers.filter_map(|(service, server)| {
-        let vip = service.vip().filter(|vip| unknown.contains(vip))?;
-        let card = state.segment.orders.get(&vip)?.card();
-        Some((card.index, server.address))
-    });
-    let suspects: BTreeSet<_> = suspects.collect();
-    for (index, address) in suspects.into_iter().take(MOST_SUSPECTS) {
-        if let Err(error) = edges.links.look_for_neighbor(index, address) {
-            tracing::debug!("{error}");
-        }
-    }
 }
 
 /// Returns the wanted addresses that have at least one service in the kernel.

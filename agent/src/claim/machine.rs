@@ -12,7 +12,8 @@
 //! The state machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6. Beyond
 //! the RFCs, the state machine keeps probing for an address while another host
 //! has the address. The state machine also listens for hosts that claim an
-//! address of this host.
+//! address of this host. On a slow host or segment, two hosts may add an address
+//! in the same seconds. Then the host with the lower Ethernet address keeps it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,15 +64,20 @@ const DEFENCE: Duration = Duration::from_secs(10);
 /// How long the agent reports a conflict about an address after the last frame
 /// of the other host.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
+/// How long after the addition of an address two hosts may find that both have
+/// just added the address. Then the host with the higher Ethernet address gives
+/// it up, and the other host keeps it. Later, a host keeps and defends its
+/// addresses.
+const JUST_TAKEN: Duration = Duration::from_secs(40);
 
 /// The loop's order to the claims thread about one address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
     /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend an address on the card. The number changes each
-    /// time the address is added again. The address must then be announced
-    /// again.
+    /// Announce and defend an address on the card. The number says how often
+    /// this process has added the address. Each time the number changes, the
+    /// address must be announced again.
     Hold(Card, u64),
     /// Find out whether another host has an address that is on the card. A
     /// watched address is neither announced nor defended.
@@ -252,6 +258,12 @@ impl Claims {
             (State::Watched { taken }, Word::Has) => {
                 *taken = Some(from);
                 claim.due
+            }
+            (State::Held { number, since, .. }, Word::Has)
+                if *number > 0 && from < mine && now < *since + JUST_TAKEN =>
+            {
+                claim.state = State::Watched { taken: Some(from) };
+                Some(now + SELDOM)
             }
             (
                 State::Held {

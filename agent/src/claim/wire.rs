@@ -11,7 +11,7 @@ use std::{
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
-    sys::socket::{LinkAddr, bind},
+    sys::socket::{LinkAddr, MsgFlags, bind, recv},
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
@@ -128,12 +128,15 @@ impl Wires {
     }
 
     /// Calls `take` for every frame that was received since the last call of
-    /// this function.
+    /// this function. The kernel is asked even if the runtime does not yet know
+    /// of a frame: on a busy host, a deadline may be known earlier.
     pub(super) fn hear(&self, mut take: impl FnMut(u32, Heard)) {
         let mut frame = [0; LONGEST_FRAME];
         for ((index, _), wire) in &self.wires {
             for _ in 0..MOST_AT_ONCE {
-                match wire.try_recv(&mut frame) {
+                let received = recv(wire.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT);
+                // The second call makes the runtime wait for the next frame.
+                match received.or_else(|_| wire.try_recv(&mut frame)) {
                     Ok(length) => {
                         if let Some(heard) = packet::parse(&frame[..length]) {
                             take(*index, heard);

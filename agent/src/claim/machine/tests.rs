@@ -277,6 +277,36 @@ fn an_address_that_is_here_is_defended_every_10_seconds_at_most() {
 }
 
 #[test]
+fn of_two_hosts_that_have_just_added_an_address_the_one_with_the_higher_mac_gives_it_up() {
+    for after in [1, 5, 30] {
+        let mut hosts = [LOW, HIGH].map(|mac| Host::asking("192.0.2.15", mac, 7));
+        for (host, start) in hosts.iter_mut().zip([after, 0]) {
+            host.order(Order::Hold(host.card, 1), start * SECOND);
+        }
+        let announced = hosts[0].say(after * SECOND);
+        assert_eq!(announced[0].word, Word::Has, "after {after} s");
+        hosts[1].hear(Word::Has, LOW, after * SECOND);
+        assert_eq!(hosts[1].verdict, Verdict::Taken(LOW), "after {after} s");
+        hosts[0].hear(Word::Has, HIGH, after * SECOND);
+        assert_eq!(
+            hosts[0].verdict,
+            Verdict::Contested(HIGH),
+            "the lower MAC keeps the address, after {after} s"
+        );
+    }
+}
+
+#[test]
+fn an_address_that_was_here_for_long_or_before_this_process_is_given_up_to_nobody() {
+    for (number, at) in [(1, JUST_TAKEN), (0, SECOND)] {
+        let mut host = Host::asking("192.0.2.15", HIGH, 7);
+        host.order(Order::Hold(card(HIGH), number), Duration::ZERO);
+        host.hear(Word::Has, LOW, at);
+        assert_eq!(host.verdict, Verdict::Contested(LOW), "{number}, {at:?}");
+    }
+}
+
+#[test]
 fn nothing_is_sent_on_a_segment_that_is_not_connected() {
     let mut host = Host::asking("192.0.2.15", LOW, 7);
     let down = Card {
