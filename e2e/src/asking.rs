@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::http::{LOOK, looks};
 use crate::{Client, Host, eventually, wait::PATIENCE};
 
 /// How long a client waits between two requests.
@@ -65,7 +66,7 @@ impl Asking {
             .enter(|| {
                 let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], from)))?;
                 socket.connect(address)?;
-                socket.set_read_timeout(Some(DATAGRAM_TIMEOUT))?;
+                socket.set_read_timeout(Some(LOOK))?;
                 io::Result::Ok(socket)
             })
             .unwrap_or_else(|error| panic!("a client of {address} on port {from}: {error}"));
@@ -173,11 +174,13 @@ impl Shared {
 /// server's page, which is the text before the echoed number.
 fn echo(socket: &UdpSocket, number: usize) -> io::Result<String> {
     let number = number.to_string();
-    let start = Instant::now();
     socket.send(number.as_bytes())?;
     let mut datagram = [0; 2048];
-    while start.elapsed() < DATAGRAM_TIMEOUT {
-        let length = socket.recv(&mut datagram)?;
+    for _ in 0..looks(DATAGRAM_TIMEOUT) {
+        let length = match socket.recv(&mut datagram) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            received => received?,
+        };
         let answer = String::from_utf8_lossy(&datagram[..length]);
         // The client ignores a late answer to an earlier number.
         if let Some((page, echoed)) = answer.rsplit_once(' ')

@@ -3,8 +3,11 @@
 
 mod answer;
 mod client;
+mod patient;
 mod server;
 mod upload;
+
+pub(crate) use patient::{LOOK, looks};
 
 pub use client::{Client, Download};
 pub use server::WebServer;

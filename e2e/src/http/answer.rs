@@ -1,17 +1,18 @@
 //! Reads an HTTP answer for the test client.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::TcpStream;
+
+use super::patient::Patient;
 
 /// An HTTP answer whose head the client has read.
 pub(super) struct Answer {
     pub(super) server: String,
     pub(super) length: u64,
-    pub(super) body: BufReader<TcpStream>,
+    pub(super) body: BufReader<Patient>,
 }
 
 impl Answer {
-    pub(super) fn read(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn read(stream: Patient) -> io::Result<Self> {
         let mut answer = Self {
             server: String::new(),
             length: 0,

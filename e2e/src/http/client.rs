@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Upload, answer::Answer, stream_byte};
+use super::{Upload, answer::Answer, patient::Patient, stream_byte};
 use crate::Host;
 
 /// A web client that runs in a host of the lab.
@@ -85,7 +85,7 @@ impl Client {
         let path = format!("/stream?bytes={bytes}&rate={bytes_per_second}");
         let answer = self.host.enter(|| self.request(address, &path))?;
         let server = answer.server.clone();
-        let connection = answer.body.get_ref().try_clone()?;
+        let connection = answer.body.get_ref().stream().try_clone()?;
         let received = Arc::new(AtomicU64::new(0));
         let reader = thread::spawn({
             let received = Arc::clone(&received);
@@ -120,11 +120,10 @@ impl Client {
 
     fn request(&self, address: SocketAddr, path: &str) -> io::Result<Answer> {
         let mut stream = TcpStream::connect_timeout(&address, self.timeout)?;
-        stream.set_read_timeout(Some(self.timeout))?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
-        Answer::read(stream)
+        Answer::read(Patient::new(stream, self.timeout)?)
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 
 use super::answer::Answer;
+use super::patient::Patient;
 use super::stream_byte;
 
 /// The pause between two writes of an upload.
@@ -39,7 +40,6 @@ impl Upload {
         bytes_per_second: u64,
         timeout: Duration,
     ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         setsockopt(&stream, SndBuf, &SEND_BUFFER)?;
         let head = format!("PUT /stream HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -48,7 +48,7 @@ impl Upload {
         let (sent, ended) = (Arc::default(), Arc::default());
         let writer = thread::spawn({
             let (sent, ended) = (Arc::clone(&sent), Arc::clone(&ended));
-            move || send(stream, bytes_per_second, &sent, &ended)
+            move || send(stream, timeout, bytes_per_second, &sent, &ended)
         });
         Ok(Self {
             sent,
@@ -101,6 +101,7 @@ impl Drop for Upload {
 
 fn send(
     mut stream: TcpStream,
+    timeout: Duration,
     rate: u64,
     sent: &AtomicU64,
     ended: &AtomicBool,
@@ -116,5 +117,5 @@ fn send(
         thread::sleep(TICK);
     }
     stream.shutdown(Shutdown::Write)?;
-    Answer::read(stream)?.page()
+    Answer::read(Patient::new(stream, timeout)?)?.page()
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use e2e::control::{Request, Switch, ask};
@@ -65,6 +67,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             bail!("the API server: {}", answer.stderr);
         }
     }
+    thread::spawn(watch_for_standstills);
     eprint!("{BEGINNING}");
     let status = Command::new(&order.program)
         .args(&order.arguments)
@@ -76,6 +79,21 @@ pub(crate) fn run() -> Result<ExitCode> {
         .with_context(|| format!("starting {}", order.program.display()))?;
     fs::write(file(STATUS), byte(status).to_string()).context("writing the exit status")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reports when the guest stood still: a busy or frozen machine did not run it.
+/// The report explains a test that waited too long.
+fn watch_for_standstills() {
+    const SLEEP: Duration = Duration::from_millis(500);
+    const WORTH_A_LINE: Duration = Duration::from_secs(3);
+    loop {
+        let before = Instant::now();
+        thread::sleep(SLEEP);
+        let late = before.elapsed().saturating_sub(SLEEP);
+        if late >= WORTH_A_LINE {
+            eprintln!("lab: the guest stood still for {:.1} s", late.as_secs_f64());
+        }
+    }
 }
 
 fn bring_up_network() -> Result<()> {
