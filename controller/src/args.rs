@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Accepts the objects of ipvs-operator and publishes their conditions.
@@ -45,6 +45,18 @@ pub struct Args {
     /// controllers [default: host name and process id].
     #[arg(long, env = "IPVS_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
+
+    /// Whether the controller that leads upgrades the custom resource definitions
+    /// when it begins to lead. It applies definitions that are missing, or that
+    /// have a lower schema number than its own. Helm does not upgrade them.
+    #[arg(
+        long,
+        env = "IPVS_UPGRADE_DEFINITIONS",
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        default_value_t = true
+    )]
+    pub upgrade_definitions: bool,
 
     /// Log filter: error, warn, info, debug, trace, or target=level pairs.
     #[arg(

@@ -9,7 +9,7 @@
 //!                      │ Renewals: the newest renewal of each director's Lease, from two namespaces
 //!                      │ Liveness: which directors renewed their Leases, by this process's own clock
 //!                      └ directors: what each reports about its kernel
-//! leader ─▶ whether this process may publish
+//! leader ─▶ whether this process may publish ─▶ definitions: upgrades them once it may
 //! ```
 //!
 //! Input: the objects of all four kinds, and the directors' Leases. Output: the
@@ -23,6 +23,7 @@
 pub mod aggregate;
 pub mod args;
 mod bucket;
+mod definitions;
 pub mod difference;
 pub mod event;
 pub mod history;

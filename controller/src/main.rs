@@ -72,7 +72,7 @@ async fn start(args: Args) -> Result<()> {
         name: args.lease_name.clone(),
         identity: args.identity(),
     };
-    run::run(client, candidate, stop()?).await;
+    run::run(client, candidate, args.upgrade_definitions, stop()?).await;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use tokio::{sync::watch as channel, task::JoinSet, time};
 use tracing::{debug, info, warn};
 
 use crate::{
+    definitions,
     event::Event,
     kubernetes_event::{self, KubernetesEvent},
     leader::{self, Candidate, Signals, Tenure},
@@ -39,9 +40,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the controller until `stop` is true. The controller always watches, and
-/// publishes while it leads. Before it ends, the controller releases the
-/// leader's Lease.
-pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiver<bool>) {
+/// publishes while it leads. When it begins to lead, it upgrades the definitions
+/// if `upgrades` is true. Before it ends, the controller releases the leader's
+/// Lease.
+pub async fn run(
+    client: Client,
+    candidate: Candidate,
+    upgrades: bool,
+    mut stop: channel::Receiver<bool>,
+) {
     let mut tasks = JoinSet::new();
     let complaints = Complaints::default();
     let mut events = watch::start(&client, &candidate.namespace, &complaints, &mut tasks);
@@ -61,6 +68,7 @@ pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiv
         },
     ));
     let mut controller = Controller::new(client, candidate, complaints, free, in_vain);
+    controller.upgrades = upgrades;
     loop {
         let pause = controller.pause();
         tokio::select! {
@@ -84,6 +92,7 @@ pub async fn run(client: Client, candidate: Candidate, mut stop: channel::Receiv
     }
     // All writes must end before another process can lead.
     controller.writes.shutdown().await;
+    controller.upgrade.shutdown().await;
     drop(controller);
     drop(tasks);
     end_campaign.send_replace(true);
@@ -115,6 +124,10 @@ struct Controller {
     pace: Pace,
     listed: bool,
     complaints: Complaints,
+    /// Whether a leader upgrades the definitions.
+    upgrades: bool,
+    /// The upgrade of the definitions, while this process leads.
+    upgrade: JoinSet<()>,
 }
 
 impl Controller {
@@ -148,6 +161,8 @@ impl Controller {
             pace: Pace::default(),
             listed: false,
             complaints,
+            upgrades: false,
+            upgrade: JoinSet::new(),
         }
     }
 
@@ -261,9 +276,14 @@ impl Controller {
         if leads {
             info!("{} leads, and publishes", self.candidate.identity);
             self.due = Some(now);
+            if self.upgrades {
+                let (client, complaints) = (self.client.clone(), self.complaints.clone());
+                self.upgrade.spawn(definitions::upgrade(client, complaints));
+            }
         } else {
             info!("{} no longer leads", self.candidate.identity);
             self.writes = JoinSet::new();
+            self.upgrade = JoinSet::new();
             self.outbox.clear();
         }
     }

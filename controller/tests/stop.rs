@@ -139,7 +139,7 @@ async fn the_lease_is_given_back_when_no_write_is_under_way_any_more() {
         identity: "me".to_owned(),
     };
     let (stop, stopped) = watch::channel(false);
-    let running = tokio::spawn(run::run(server.client(), candidate, stopped));
+    let running = tokio::spawn(run::run(server.client(), candidate, false, stopped));
     time::timeout(PATIENCE, async {
         while server.0.under_way.load(Ordering::SeqCst) == 0 {
             time::sleep(Duration::from_millis(5)).await;

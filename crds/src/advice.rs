@@ -65,9 +65,9 @@ pub fn api_error(what: &str, answer: &Status) -> Option<String> {
     Some(format!("cannot {what}: {why}"))
 }
 
-/// Without --force-conflicts, kubectl refuses to change definitions that helm
-/// installed.
-const APPLY_DEFINITIONS: &str =
+/// The command that upgrades the definitions. Without --force-conflicts, kubectl
+/// refuses to change definitions that helm installed.
+pub const APPLY_DEFINITIONS: &str =
     "kubectl apply --server-side --force-conflicts -f charts/ipvs-operator/crds";
 
 /// Returns whether the API server's answer names an object (a namespace, for

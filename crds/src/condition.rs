@@ -6,6 +6,7 @@
 //! argument `now`, or the time of the old condition.
 
 mod director;
+mod ready;
 mod real_server;
 mod virtual_service;
 
@@ -19,6 +20,7 @@ use k8s_openapi::{
 use crate::{ObjectKey, Rejection};
 
 pub use director::*;
+pub use ready::*;
 pub use real_server::*;
 pub use virtual_service::*;
 
@@ -48,6 +50,9 @@ pub mod kind {
     pub const ALIVE: &str = "Alive";
     /// The API server accepts the status that a director's agent writes.
     pub const REPORTING: &str = "Reporting";
+    /// The installed definition of Directors lacks fields that a director's
+    /// agent reports.
+    pub const DEFINITION_OLDER: &str = "DefinitionOlder";
 }
 
 /// The reasons of conditions.
@@ -202,6 +207,10 @@ pub mod reason {
     pub const REPORT_REFUSED: &str = "ReportRefused";
     /// Nobody knows whether the agent reports, because its Lease is not renewed.
     pub const NOT_ALIVE: &str = "NotAlive";
+    /// The installed definition lacks fields, and a report goes on without them.
+    pub const FIELDS_LEFT_OUT: &str = "FieldsLeftOut";
+    /// The installed definition has every field of a report.
+    pub const NO_FIELD_LEFT_OUT: &str = "NoFieldLeftOut";
 }
 
 const TRUE: &str = "True";
@@ -246,12 +255,13 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == TRUE)
 }
 
-/// Returns whether a user should look at the condition. RemovalsHeld needs
-/// attention unless it is False, and every other condition unless it is True.
+/// Returns whether a user should look at the condition. RemovalsHeld and
+/// DefinitionOlder need attention unless they are False, and every other
+/// condition unless it is True.
 pub fn needs_attention(condition: &Condition) -> bool {
     condition.status
         != match &*condition.type_ {
-            kind::REMOVALS_HELD => FALSE,
+            kind::REMOVALS_HELD | kind::DEFINITION_OLDER => FALSE,
             _ => TRUE,
         }
 }

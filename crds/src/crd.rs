@@ -9,6 +9,25 @@ use crate::{
     condition::{self, kind},
 };
 
+/// The version of the API in the definitions.
+pub const VERSION: &str = "v1alpha1";
+
+/// The annotation of a definition that has the number of its schema. Of two
+/// definitions, the one with the higher number is newer.
+pub const SCHEMA_ANNOTATION: &str = "ipvs.dev/schema";
+
+/// The number of this program's schemas. Add one in the first change of any
+/// definition after a release.
+pub const SCHEMA: u32 = 1;
+
+/// Returns the number of a definition's schema, or 0 for a definition without
+/// a number. The definitions before the first numbered ones have none.
+pub fn schema_of(definition: &CustomResourceDefinition) -> u32 {
+    let annotations = definition.metadata.annotations.as_ref();
+    let number = annotations.and_then(|annotations| annotations.get(SCHEMA_ANNOTATION));
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// Returns all CustomResourceDefinitions, as the chart installs them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
@@ -29,6 +48,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 /// look healthy.
 fn finish(crd: CustomResourceDefinition, pending: &[&str]) -> CustomResourceDefinition {
     let mut crd = serde_json::to_value(crd).expect("a CRD is JSON");
+    crd["metadata"]["annotations"][SCHEMA_ANNOTATION] = json!(SCHEMA.to_string());
     let versions = crd["spec"]["versions"].as_array_mut().into_iter().flatten();
     for version in versions {
         let schema = &mut version["schema"]["openAPIV3Schema"];

@@ -20,6 +20,7 @@ pub mod api;
 pub mod check;
 pub mod condition;
 pub mod crd;
+pub mod installed;
 
 mod availability;
 mod bounds;

@@ -3,13 +3,14 @@
 //! agent works.
 
 mod attempt;
+mod definition;
 mod director;
 mod lease;
 pub mod undone;
 
 use std::time::Duration;
 
-use crds::{advice::shortened, api::DirectorStatus};
+use crds::{advice::shortened, api::DirectorStatus, condition};
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::{
@@ -169,6 +170,8 @@ impl<'a> Reporter<'a> {
             }
             let refresh = self.written + REFRESH_INTERVAL;
             let wake = self.failed.as_ref().map_or(refresh, |failed| failed.again);
+            let look = self.writer.definition.next_look();
+            let wake = look.map_or(wake, |look| look.min(wake));
             tokio::select! {
                 changed = sources.observed.changed() => {
                     if changed.is_err() {
@@ -189,9 +192,8 @@ impl<'a> Reporter<'a> {
     /// Writes everything if the last write was long ago. Returns whether
     /// anything was tried.
     async fn report(&mut self, latest: Option<&Observed>) -> bool {
-        let generation = self.registered.generation;
-        let status = latest.map(|latest| report::status(latest, &self.status, generation));
-        let status = status.unwrap_or_else(|| self.status.clone());
+        self.writer.definition.look().await;
+        let mut status = self.wanted(latest);
         // Before the first round, the agent does not know the host's addresses.
         let round = latest.filter(|latest| latest.outcome.is_some());
         let addresses = round.map(|round| texts(&round.protection.addresses));
@@ -217,7 +219,15 @@ impl<'a> Reporter<'a> {
         // Each part is written even if the API server refuses the other part.
         let mut failure = None;
         if is_status_due {
-            match once(STATUS, self.write_status(&status)).await {
+            let mut written = once(STATUS, self.write_status(&status)).await;
+            if let Err(failed) = &written
+                && failed.is_refusal
+                && self.writer.definition.read().await
+            {
+                status = self.wanted(latest);
+                written = once(STATUS, self.write_status(&status)).await;
+            }
+            match written {
                 Ok(()) => {
                     self.status = status.clone();
                     self.is_status_missing = false;
@@ -235,6 +245,24 @@ impl<'a> Reporter<'a> {
             Some(failure) => self.fail(status, failure),
         }
         true
+    }
+
+    /// Returns the status that should be written. Before the first findings of the
+    /// loop, that is the present one.
+    fn wanted(&self, latest: Option<&Observed>) -> DirectorStatus {
+        let generation = self.registered.generation;
+        let status = latest.map(|latest| report::status(latest, &self.status, generation));
+        let mut status = status.unwrap_or_else(|| self.status.clone());
+        match self.writer.definition.condition(generation) {
+            Some(definition) => {
+                condition::set(&mut status.conditions, definition, Timestamp::now());
+            }
+            None => {
+                let kind = condition::kind::DEFINITION_OLDER;
+                status.conditions.retain(|known| known.type_ != kind);
+            }
+        }
+        status
     }
 
     /// Writes the status. If the Director was deleted, registers the director

@@ -5,18 +5,18 @@ use std::{
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
-use super::{
-    FALSE, TRUE, UNKNOWN, condition, count, kind, named, needs_attention, pending, reason,
-};
+use super::{FALSE, TRUE, UNKNOWN, condition, count, kind, named, reason};
+use crate::{advice::APPLY_DEFINITIONS, crd::SCHEMA};
 
 /// The types of the conditions that a Director's agent writes, the most
 /// important first. The controller writes the others.
-pub const WRITTEN_BY_AGENTS: [&str; 5] = [
+pub const WRITTEN_BY_AGENTS: [&str; 6] = [
     kind::PROGRAMMED,
     kind::REMOVALS_HELD,
     kind::UNDISTURBED,
     kind::PROBES_WORKING,
     kind::SYSCTLS_APPLIED,
+    kind::DEFINITION_OLDER,
 ];
 
 /// A Director's condition Programmed is True: the director's kernel has every
@@ -305,6 +305,40 @@ pub fn sysctls_not_as_needed<'a>(
     )
 }
 
+/// DefinitionOlder of a Director is True: the installed definition of Directors
+/// has the schema number `installed`, and lacks the listed fields.
+pub fn definition_older<'a>(
+    fields: impl IntoIterator<Item = &'a str>,
+    installed: u32,
+    generation: i64,
+) -> Condition {
+    let fields: Vec<_> = fields.into_iter().collect();
+    condition(
+        kind::DEFINITION_OLDER,
+        TRUE,
+        reason::FIELDS_LEFT_OUT,
+        format!(
+            "The custom resource definitions have schema {installed}, and this agent reports \
+             schema {SCHEMA}. What it reports lacks {}. The controller of this release upgrades \
+             the definitions when it starts; by hand: {APPLY_DEFINITIONS}",
+            named(fields)
+        ),
+        generation,
+    )
+}
+
+/// DefinitionOlder of a Director is False: the installed definition has every
+/// field that the agent reports.
+pub fn definition_not_older(generation: i64) -> Condition {
+    condition(
+        kind::DEFINITION_OLDER,
+        FALSE,
+        reason::NO_FIELD_LEFT_OUT,
+        "The custom resource definitions have every field that this agent reports",
+        generation,
+    )
+}
+
 /// Alive of a Director is True: the agent renews the director's Lease.
 pub fn alive(generation: i64) -> Condition {
     condition(
@@ -388,92 +422,6 @@ pub fn reporting_unknown(generation: i64) -> Condition {
         UNKNOWN,
         reason::NOT_ALIVE,
         "The agent does not renew its Lease: see condition Alive",
-        generation,
-    )
-}
-
-/// Ready of a Director repeats the first condition that needs attention of
-/// Alive, Reporting, Programmed, RemovalsHeld, Undisturbed, ProbesWorking and
-/// SysctlsApplied. If none does, Ready is True. The message then has no numbers:
-/// a fleet's controller must not write each Director when a service is added.
-///
-/// Ready is Unknown while a condition is missing, which a new director has not
-/// reported yet. Only Undisturbed may be missing: agents of the first release do
-/// not report it.
-pub fn director_ready(conditions: &[&Condition], generation: i64) -> Condition {
-    let all = [kind::ALIVE, kind::REPORTING].into_iter();
-    for kind in all.chain(WRITTEN_BY_AGENTS) {
-        let mut conditions = conditions.iter();
-        let Some(found) = conditions.find(|condition| condition.type_ == kind) else {
-            if kind == kind::UNDISTURBED {
-                continue;
-            }
-            return Condition {
-                message: format!("The agent has not reported its condition {kind} yet"),
-                ..pending(kind::READY, generation)
-            };
-        };
-        if needs_attention(found) {
-            let status = match found.status.as_str() {
-                UNKNOWN => UNKNOWN,
-                _ => FALSE,
-            };
-            let (reason, message) = (&found.reason, &found.message);
-            return condition(kind::READY, status, reason, message, generation);
-        }
-    }
-    condition(
-        kind::READY,
-        TRUE,
-        reason::READY,
-        "The director works",
-        generation,
-    )
-}
-
-/// Ready of a DirectorGroup repeats Accepted if the group is not accepted. If a
-/// director of the group is not ready, Ready repeats that director's condition:
-/// `not_ready` has the name and the condition Ready of each such director.
-/// `directors` is the number of all directors of the group.
-pub fn group_ready(
-    accepted: &Condition,
-    not_ready: &[(&str, &Condition)],
-    directors: usize,
-    group: &str,
-    generation: i64,
-) -> Condition {
-    if accepted.status != TRUE {
-        let (reason, message) = (&accepted.reason, &accepted.message);
-        return condition(kind::READY, &accepted.status, reason, message, generation);
-    }
-    if directors == 0 {
-        return condition(
-            kind::READY,
-            FALSE,
-            reason::NO_DIRECTORS,
-            format!("No director is in this group: start an agent with --director-group {group}"),
-            generation,
-        );
-    }
-    // A director that is known not to work comes before one that may not.
-    let is_known = |(_, ready): &&(&str, &Condition)| ready.status == FALSE;
-    let Some((name, first)) = not_ready
-        .iter()
-        .find(is_known)
-        .or_else(|| not_ready.first())
-    else {
-        let message = format!("{} ready", count(directors, "director"));
-        return condition(kind::READY, TRUE, reason::READY, message, generation);
-    };
-    let others = match not_ready.len() - 1 {
-        0 => String::new(),
-        more => format!(" (and {} not ready)", count(more, "more director")),
-    };
-    condition(
-        kind::READY,
-        &first.status,
-        &first.reason,
-        format!("Director {name}: {}{others}", first.message),
         generation,
     )
 }

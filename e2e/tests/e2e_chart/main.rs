@@ -1,6 +1,7 @@
 //! Tests that a real API server accepts the chart and its
 //! CustomResourceDefinitions.
 
+mod definitions;
 mod rights;
 mod shares;
 mod values;

@@ -52,13 +52,28 @@ fn a_report_that_the_api_server_refuses_is_told_and_the_next_good_one_goes_throu
     assert_eq!(condition("idir/director1", "Alive", "status"), "True");
     kubectl(&["delete", "validatingwebhookconfiguration", "refuses"]);
     expect_alive(&["web", "while-refused"]);
+}
+
+#[test]
+fn an_older_definition_costs_its_fields_and_never_the_report() {
+    let _cluster = Cluster::start();
+    let course = Course::nat();
+    let _agent = start_agent(&course.director, "director1");
+    serve();
+    wait_for("idir/director1", "DefinitionOlder", "False");
+    let sysctls = || value("idir/director1", ".status.sysctls[*].name");
+    assert!(sysctls().contains("net.ipv4"), "{}", sysctls());
 
     let older = OlderDefinition::begin();
     kubectl_apply(&another_service("while-older", 83));
-    let words = ["ReportRefused", "definitions are older than this program"];
-    wait_for_words("idir/director1", "Reporting", &words);
-    drop(older);
+    let words = ["FieldsLeftOut", "schema 1", "lacks status.sysctls."];
+    wait_for_words("idir/director1", "DefinitionOlder", &words);
     expect_alive(&["web", "while-older"]);
+    assert_eq!(condition("idir/director1", "Reporting", "status"), "True");
+    assert_eq!(sysctls(), "", "the field is left out");
+    drop(older);
+    wait_for("idir/director1", "DefinitionOlder", "False");
+    assert!(sysctls().contains("net.ipv4"), "{}", sysctls());
 }
 
 /// Returns when each condition of the Director and of its service changed.

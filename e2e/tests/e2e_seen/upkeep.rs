@@ -41,8 +41,8 @@ fn a_full_disk_and_older_definitions_are_on_the_screen_with_what_ends_them() {
         "the definitions are older",
         &[
             "director1",
-            "ReportRefused",
-            "definitions are older than this program",
+            "FieldsLeftOut",
+            "lacks status.sysctls",
             "kubectl apply --server-side",
         ],
     );

@@ -16,10 +16,11 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{FIELD_MANAGER, Identity};
+use super::{FIELD_MANAGER, Identity, definition::Definition};
 
 /// Writes the objects that tell about this director.
 pub(super) struct DirectorWriter<'a> {
+    pub(super) definition: Definition,
     directors: Api<Director>,
     members: Api<DirectorGroupMember>,
     identity: &'a Identity,
@@ -39,6 +40,7 @@ pub(super) struct Registered {
 impl<'a> DirectorWriter<'a> {
     pub(super) fn new(client: &Client, identity: &'a Identity) -> Self {
         Self {
+            definition: Definition::new(client),
             directors: Api::all(client.clone()),
             members: Api::all(client.clone()),
             identity,
@@ -67,6 +69,7 @@ impl<'a> DirectorWriter<'a> {
         };
         if registered != status {
             status = registered;
+            self.definition.look().await;
             self.write_status(&status).await?;
         }
         Ok(Registered {
@@ -76,7 +79,8 @@ impl<'a> DirectorWriter<'a> {
         })
     }
 
-    /// Writes the Director's status.
+    /// Writes the Director's status, without the fields that the installed
+    /// definition lacks.
     ///
     /// # Errors
     /// Returns an error with code 404 if the Director was deleted: it must be
@@ -84,6 +88,8 @@ impl<'a> DirectorWriter<'a> {
     pub(super) async fn write_status(&self, status: &DirectorStatus) -> Result<(), kube::Error> {
         let mut object = Director::new(&self.identity.name, DirectorSpec::default());
         object.status = Some(status.clone());
+        let mut object = serde_json::to_value(object).map_err(kube::Error::SerdeError)?;
+        self.definition.cut(&mut object["status"]);
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let (name, patch) = (&self.identity.name, Patch::Apply(&object));
         let written = self.directors.patch_status(name, &parameters, &patch);

@@ -1,0 +1,120 @@
+//! Upgrades of the definitions: by the controller that leads, and never back.
+
+use e2e::{
+    Process,
+    cluster::{
+        Cluster, PATIENCE, example, start_agent, value, wait_for, wait_for_words, wait_until_ready,
+        workspace,
+    },
+    course::{Course, another_service},
+    eventually, kubectl, kubectl_apply,
+};
+
+const KINDS: [&str; 5] = [
+    "directorgroupmembers",
+    "directorgroups",
+    "directors",
+    "ipvsvirtualservices",
+    "realservers",
+];
+
+/// Returns the schema number of each installed definition.
+fn schemas() -> Vec<String> {
+    let path = r".metadata.annotations.ipvs\.dev/schema";
+    let names = KINDS.iter().map(|kind| format!("crd/{kind}.ipvs.dev"));
+    names.map(|name| value(&name, path)).collect()
+}
+
+fn expect_schemas(expected: &str) {
+    eventually(
+        &format!("each definition to have schema {expected:?}"),
+        PATIENCE,
+        || match schemas() {
+            found if found.iter().all(|found| found == expected) => Ok(()),
+            found => Err(found.join(", ")),
+        },
+    );
+}
+
+/// Replaces the definitions by those of the last release. They have no number.
+fn install_the_last_release() {
+    for kind in KINDS {
+        let file = workspace().join(format!("crds/tests/released/{kind}.yaml"));
+        kubectl(&["replace", "-f", &file.to_string_lossy()]);
+    }
+}
+
+/// Returns the log of a controller that has begun to lead, once the log contains
+/// `words`.
+fn expect_in_log(controller: &Process, words: &str) {
+    eventually(
+        &format!("the controller to log {words:?}"),
+        PATIENCE,
+        || {
+            let log = controller.log();
+            match log.contains(words) {
+                true => Ok(()),
+                false => Err(log),
+            }
+        },
+    );
+}
+
+#[test]
+fn the_controller_that_leads_upgrades_older_definitions_and_leaves_newer_ones() {
+    let mut cluster = Cluster::start();
+    let course = Course::nat();
+    expect_schemas("1");
+    install_the_last_release();
+    expect_schemas("");
+    let _agent = start_agent(&course.director, "director1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    wait_until_ready(&["web"]);
+    wait_for_words(
+        "idir/director1",
+        "DefinitionOlder",
+        &[
+            "FieldsLeftOut",
+            "schema 0",
+            "status.health.unhealthy without virtualServices",
+        ],
+    );
+    wait_for("idir/director1", "Reporting", "True");
+
+    cluster.restart_controller();
+    expect_schemas("1");
+    expect_in_log(
+        &cluster.controller,
+        "upgraded directors.ipvs.dev from schema 0 to 1",
+    );
+    wait_for("idir/director1", "DefinitionOlder", "False");
+    wait_for("idir/director1", "Ready", "True");
+
+    // A definition of a later release stays, with what this release does not
+    // know.
+    let newer = r#"[
+        {"op": "replace", "path": "/metadata/annotations/ipvs.dev~1schema", "value": "2"},
+        {"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/later",
+         "value": {"type": "string"}}
+    ]"#;
+    let directors = "crd/directors.ipvs.dev";
+    kubectl(&["patch", directors, "--type=json", "-p", newer]);
+    // A definition that is missing is installed: a new release may bring a kind.
+    kubectl(&["delete", "crd/directorgroupmembers.ipvs.dev"]);
+    cluster.restart_controller();
+    expect_in_log(
+        &cluster.controller,
+        "directors.ipvs.dev has the newer schema 2, and stays",
+    );
+    expect_in_log(
+        &cluster.controller,
+        "installed directorgroupmembers.ipvs.dev, schema 1",
+    );
+    let later =
+        "{.spec.versions[0].schema.openAPIV3Schema.properties.status.properties.later.type}";
+    let later = kubectl(&["get", directors, "-o", &format!("jsonpath={later}")]);
+    assert_eq!(later, "string", "the later release's field stays");
+    kubectl_apply(&another_service("after", 84));
+    wait_until_ready(&["web", "after"]);
+    wait_for("idir/director1", "Ready", "True");
+}
