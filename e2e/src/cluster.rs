@@ -57,8 +57,16 @@ impl Cluster {
     /// # Panics
     /// Panics if the controller does not start.
     pub fn restart_controller(&mut self) {
+        self.replace_controller(&mut controller("controller-again"));
+    }
+
+    /// Kills the running controller, and runs a command in its place.
+    ///
+    /// # Panics
+    /// Panics if the command does not start.
+    pub fn replace_controller(&mut self, command: &mut Command) {
         self.controller.kill();
-        self.controller = start_controller(&self.host, "controller-again");
+        self.controller = Process::start(&self.host, "controller-again", command);
     }
 
     /// Installs the chart again into an API server that has lost all data, and
@@ -136,7 +144,16 @@ pub fn upgrade_chart() {
 /// # Panics
 /// Panics if helm fails.
 pub fn upgrade_chart_in(cluster: Which) {
-    let (chart, kubeconfig) = (chart(), layout::admin_kubeconfig(cluster));
+    install_chart_from(&chart(), cluster);
+}
+
+/// Installs a chart of ipvs-operator from a folder or an archive, or upgrades to
+/// it.
+///
+/// # Panics
+/// Panics if helm fails.
+pub fn install_chart_from(chart: &Path, cluster: Which) {
+    let kubeconfig = layout::admin_kubeconfig(cluster);
     control::helm(&[
         "upgrade",
         "--install",
@@ -372,14 +389,20 @@ pub fn start_agent_with_manifests(host: &Host, director: &str, folder: &Path) ->
 }
 
 fn start_controller(host: &Host, identity: &str) -> Process {
+    Process::start(host, identity, &mut controller(identity))
+}
+
+/// Returns the command line of a controller with the given identity.
+///
+/// # Panics
+/// Panics if the chart's service account does not exist.
+pub fn controller(identity: &str) -> Command {
     let kubeconfig = kubeconfig_of_service_account(NAMESPACE, "ipvs-controller");
-    Process::start(
-        host,
-        identity,
-        program("ipvs-controller")
-            .env("IPVS_LEASE_NAMESPACE", NAMESPACE)
-            .env("IPVS_IDENTITY", identity)
-            .arg("--kubeconfig")
-            .arg(kubeconfig),
-    )
+    let mut command = program("ipvs-controller");
+    command
+        .env("IPVS_LEASE_NAMESPACE", NAMESPACE)
+        .env("IPVS_IDENTITY", identity)
+        .arg("--kubeconfig")
+        .arg(kubeconfig);
+    command
 }

@@ -32,7 +32,7 @@ struct Long {
 /// The slow test binaries, which determine how long a run of all tests takes.
 /// The times in this list may be slightly out of date. Add every new test
 /// binary that takes minutes.
-const LONG: [Long; 14] = [
+const LONG: [Long; 15] = [
     long("e2e_health", 500, 3),
     long("e2e_director", 640, 3),
     long("e2e_walk", 400, 1),
@@ -44,6 +44,7 @@ const LONG: [Long; 14] = [
     long("e2e_resilience", 180, 1),
     long("e2e_sysctls", 170, 1),
     long("e2e_hijack", 150, 1),
+    long("e2e_upgrade", 150, 1),
     long("e2e_undo", 140, 1),
     long("e2e_restart", 120, 1),
     long("e2e_bad_input", 120, 1),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use e2e::{
-    ApiServerAway, Client, Download, Upload,
+    ApiServerAway, Transfers,
     cluster::{Cluster, PATIENCE, example, expect_table, start_agent, state_dir, wait_until_ready},
     course::{Course, DR_VIP, NAT_VIP, another_service},
     eventually, ipvsadm, kubectl, kubectl_apply, kubectl_replace,
@@ -126,72 +126,4 @@ fn wait_until_it_writes(name: &str, port: u16) {
     kubectl_apply(&another_service(name, port));
     wait_until_ready(&[name]);
     kubectl(&["delete", &format!("ivs/{name}")]);
-}
-
-/// Uploads to the two servers, and the same number of downloads from them.
-struct Transfers {
-    downloads: Vec<Download>,
-    uploads: Vec<Upload>,
-}
-
-impl Transfers {
-    const RATE: u64 = 40_000;
-    /// The size of each download, large enough to last for hours at `RATE`.
-    const BYTES: u64 = 1 << 30;
-
-    fn begin(browser: &Client, vip: &str, of_each: usize) -> Self {
-        let browser = browser.clone().with_timeout(PATIENCE);
-        let download = |_| browser.download(vip, Self::BYTES, Self::RATE);
-        let downloads: Vec<_> = (0..of_each)
-            .map(download)
-            .collect::<Result<_, _>>()
-            .expect("the downloads begin");
-        assert_ne!(
-            downloads[0].server(),
-            downloads[1].server(),
-            "each server must get one download"
-        );
-        let upload = |_| browser.upload(vip, Self::RATE);
-        let uploads = (0..of_each)
-            .map(upload)
-            .collect::<Result<_, _>>()
-            .expect("the uploads begin");
-        Self { downloads, uploads }
-    }
-
-    /// Waits until each upload and download has moved more bytes than any
-    /// buffer can hold.
-    #[track_caller]
-    fn expect_to_move(&self, when: &str) {
-        let before = self.moved();
-        eventually(&format!("transfers to move {when}"), PATIENCE, || {
-            let now = self.moved();
-            let slowest = now.iter().zip(&before).map(|(now, before)| now - before);
-            match slowest.min() {
-                Some(bytes) if bytes >= Self::RATE => Ok(()),
-                _ => Err(format!("{before:?}, then {now:?}")),
-            }
-        });
-        let run = self.downloads.iter().all(Download::is_running);
-        assert!(run, "a download was cut {when}");
-        assert!(
-            self.uploads.iter().all(Upload::is_running),
-            "an upload was cut {when}"
-        );
-    }
-
-    fn moved(&self) -> Vec<u64> {
-        let down = self.downloads.iter().map(Download::received);
-        down.chain(self.uploads.iter().map(Upload::sent)).collect()
-    }
-
-    /// Ends the uploads, and asserts that the servers have received every sent
-    /// byte.
-    fn finish(self) {
-        for upload in self.uploads {
-            let sent = upload.sent();
-            let got = upload.finish().expect("the upload ends");
-            assert!(got >= sent, "{got} of at least {sent} bytes arrived");
-        }
-    }
 }

@@ -57,3 +57,18 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- $nodes := .agent.nodeSelector | default (dict "ipvs.dev/director" $label) }}
 {{- merge (dict "kubernetes.io/os" "linux") $nodes | toYaml }}
 {{- end }}
+
+{{/* Fails, with the command that helps, if a DirectorGroup belongs to another
+release or to none. Helm would fail too, without the command. */}}
+{{- define "ipvs-operator.check-owner" -}}
+{{- $found := lookup "ipvs.dev/v1alpha1" "DirectorGroup" "" .group }}
+{{- if and $found (not .root.Values.takeOwnership) }}
+{{- $annotations := $found.metadata.annotations | default dict }}
+{{- $owner := index $annotations "meta.helm.sh/release-name" | default "" }}
+{{- $namespace := index $annotations "meta.helm.sh/release-namespace" | default "" }}
+{{- if or (ne $owner .root.Release.Name) (ne $namespace .root.Release.Namespace) }}
+{{- $whose := $owner | empty | ternary "to no release" (printf "to the release %s in namespace %s" $owner $namespace) }}
+{{- fail (printf "\n\nDirectorGroup %s exists, and belongs %s. To take it over, with the spec from your values:\n\n  helm upgrade --install %s CHART --namespace %s --take-ownership --set takeOwnership=true\n\nTo leave it alone: --set directorGroups.%s=null\n" .group $whose .root.Release.Name .root.Release.Namespace .group) }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -4,6 +4,7 @@
 mod definitions;
 mod rights;
 mod shares;
+mod uninstall;
 mod values;
 
 use e2e::{
@@ -121,7 +122,7 @@ fn the_notes_say_what_an_installation_needs_and_what_an_uninstallation_keeps() {
     let notes = control::helm(&["get", "notes", "ipvs-operator", "-n", NAMESPACE]);
     for command in [
         "kubectl label namespace ipvs-operator pod-security.kubernetes.io/enforce=privileged",
-        "helm upgrade --install ipvs-operator CHART --namespace ipvs-operator --take-ownership",
+        "helm upgrade --install OTHER CHART --namespace ipvs-operator --take-ownership --set takeOwnership=true",
     ] {
         assert!(notes.contains(command), "{command} in:\n{notes}");
     }
