@@ -12,17 +12,17 @@ pub mod packet;
 mod wire;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    sync::mpsc::Sender,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
     runtime,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time,
 };
 
@@ -30,7 +30,7 @@ use self::{
     machine::{Claims, Order},
     wire::Wires,
 };
-use crate::event::Event;
+use crate::event::{Event, claims::Verdict};
 
 /// The order for each virtual address that the claims thread handles. Addresses
 /// without an order are neither claimed nor announced.
@@ -46,12 +46,50 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 pub trait Segments {
     /// Replaces all previous orders about virtual addresses.
     fn order(&mut self, orders: Orders);
+
+    /// Returns whether no other host has claimed the address since it was found
+    /// free. A round may take seconds between the verdict and the addition.
+    fn is_free(&self, _address: IpAddr) -> bool {
+        true
+    }
 }
 
-impl Segments for UnboundedSender<Orders> {
+/// The loop's end of the claims thread.
+pub struct ClaimsThread {
+    orders: UnboundedSender<Orders>,
+    free: Free,
+}
+
+/// The addresses that the claims thread finds free at the moment.
+#[derive(Clone, Debug, Default)]
+struct Free(Arc<Mutex<BTreeSet<IpAddr>>>);
+
+impl Free {
+    fn addresses(&self) -> MutexGuard<'_, BTreeSet<IpAddr>> {
+        // No panic can leave it half-written, so a poisoned lock can still be
+        // used.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, news: &BTreeMap<IpAddr, Verdict>) {
+        let mut addresses = self.addresses();
+        for (address, verdict) in news {
+            match verdict {
+                Verdict::Free(_) => addresses.insert(*address),
+                _ => addresses.remove(address),
+            };
+        }
+    }
+}
+
+impl Segments for ClaimsThread {
     fn order(&mut self, orders: Orders) {
         // Sending an order fails only when the process ends.
-        self.send(orders).unwrap_or_default();
+        self.orders.send(orders).unwrap_or_default();
+    }
+
+    fn is_free(&self, address: IpAddr) -> bool {
+        self.free.addresses().contains(&address)
     }
 }
 
@@ -60,17 +98,23 @@ impl Segments for UnboundedSender<Orders> {
 /// # Errors
 /// Returns an error if the system cannot provide another thread or file
 /// descriptor.
-pub fn start(orders: UnboundedReceiver<Orders>, events: Sender<Event>) -> io::Result<()> {
+pub fn start(events: Sender<Event>) -> io::Result<ClaimsThread> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let (orders, ordered) = unbounded_channel();
+    let free = Free::default();
+    let started = ClaimsThread {
+        orders,
+        free: free.clone(),
+    };
     thread::Builder::new()
         .name("claims".to_owned())
-        .spawn(move || runtime.block_on(run(orders, &events)))?;
-    Ok(())
+        .spawn(move || runtime.block_on(run(ordered, &free, &events)))?;
+    Ok(started)
 }
 
-async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
+async fn run(mut orders: UnboundedReceiver<Orders>, free: &Free, events: &Sender<Event>) {
     let start = Instant::now();
     let mut claims = Claims::new(fastrand::u64(..));
     let mut wires = Wires::default();
@@ -89,6 +133,7 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
                     order = newer;
                 }
                 claims.order(&order, start.elapsed());
+                free.addresses().retain(|address| order.contains_key(address));
                 retry = Some(Instant::now());
             }
             () = wires.readable() => {}
@@ -105,6 +150,7 @@ async fn run(mut orders: UnboundedReceiver<Orders>, events: &Sender<Event>) {
             wires.say(&say);
         }
         let news = claims.news();
+        free.note(&news);
         if !news.is_empty() && events.send(Event::Claims(Instant::now(), news)).is_err() {
             return;
         }

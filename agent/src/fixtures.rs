@@ -187,6 +187,8 @@ pub(crate) struct Parts {
     pub(crate) looked_for: Vec<IpAddr>,
     /// The agent's latest [`Orders`] about virtual addresses.
     pub(crate) orders: Orders,
+    /// Whether another host claims each address after it was found free.
+    pub(crate) claimed_meanwhile: bool,
     /// The directors whose Leases the agent reads.
     pub(crate) leases_asked: Looks,
     pub(crate) disk: Disk,
@@ -289,6 +291,7 @@ impl ModelWorld {
             neighbors: Vec::new(),
             looked_for: Vec::new(),
             orders: Orders::new(),
+            claimed_meanwhile: false,
             leases_asked: Looks::new(),
             sysctls: SYSCTLS
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))

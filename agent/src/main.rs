@@ -17,7 +17,7 @@ use std::{
 
 use agent::{
     args::{Args, Command, LogFormat},
-    claim::{self, Orders},
+    claim::{self, ClaimsThread},
     clock::{Clock, local_daytime, uptime},
     director::{Loop, World},
     disk::{
@@ -230,10 +230,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let api_time = ApiTime::default();
     let (leases, leases_asked) = unbounded_channel();
     let (orders, ordered) = unbounded_channel();
-    let (claims, claimed) = unbounded_channel();
     let leases = args.manifests.is_none().then_some(leases);
     let (trail, historian) =
         Writer::start(&args.state_dir).context("cannot start the thread of the history")?;
+    let claims =
+        claim::start(links.clone()).context("cannot start the thread that claims addresses")?;
     let edges = Edges {
         orders,
         claims,
@@ -265,8 +266,6 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .context("cannot start the reader's thread")?;
     probe::start(ordered, probed, Arc::default(), world.prober.clone())
         .context("cannot start the prober's thread")?;
-    claim::start(claimed, links.clone())
-        .context("cannot start the thread that claims addresses")?;
     links::start(links).context("cannot start the thread that watches interfaces")?;
     pulse.starts(world.heartbeat.clone());
     let note_end = recorder.clone();
@@ -347,7 +346,7 @@ fn wait_for_lock(heard: &mpsc::Receiver<Event>) -> Option<Lock> {
 /// The loop's ends of the channels to other threads.
 struct Edges {
     orders: UnboundedSender<Order>,
-    claims: UnboundedSender<Orders>,
+    claims: ClaimsThread,
     leases: Option<UnboundedSender<Looks>>,
     trail: Trail,
     pulse: Pulse,

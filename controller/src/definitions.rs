@@ -13,7 +13,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use tokio::time;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     publish::FIELD_MANAGER,
@@ -29,30 +29,46 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// Applies each definition that is missing, or older than this program's. A
-/// definition with a higher schema number stays. Ends when no definition is older
-/// than this program's.
+/// definition with a higher schema number stays. Tries again until no definition
+/// is missing or older. A definition that cannot be applied delays no other.
 pub(crate) async fn upgrade(client: Client, complaints: Complaints) {
     let api = Api::all(client);
-    for definition in crd::definitions() {
-        let name = definition.metadata.name.clone().unwrap_or_default();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let result = time::timeout(ANSWER_TIME, upgrade_one(&api, &name, &definition)).await;
-            let result = result.unwrap_or_else(|_| Err(kube::Error::Service("no answer".into())));
-            let Err(error) = result else {
-                break;
-            };
-            let what = format!("upgrade CustomResourceDefinition {name}");
-            if let Some(complaint) = trouble::of_request(&what, &error) {
-                complaints.warn(&format!(
-                    "{complaint}. By hand: {APPLY_DEFINITIONS}; to leave the definitions alone, \
-                     start the controller with --upgrade-definitions=false"
-                ));
+    let mut remaining = crd::definitions();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let mut failed = Vec::new();
+        for definition in remaining {
+            let upgraded = time::timeout(ANSWER_TIME, upgrade_one(&api, &definition)).await;
+            match upgraded.unwrap_or_else(|_| Err(kube::Error::Service("no answer".into()))) {
+                Ok(true) => {}
+                Ok(false) => failed.push(definition),
+                Err(error) => {
+                    complain(&definition, &error, &complaints);
+                    failed.push(definition);
+                }
             }
-            time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        if failed.is_empty() {
+            return;
+        }
+        remaining = failed;
+        time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn complain(definition: &CustomResourceDefinition, error: &kube::Error, complaints: &Complaints) {
+    let what = format!("upgrade CustomResourceDefinition {}", name(definition));
+    if let Some(complaint) = trouble::of_request(&what, error) {
+        complaints.warn(&format!(
+            "{complaint}. By hand: {APPLY_DEFINITIONS}; to leave the definitions alone, start the \
+             controller with --upgrade-definitions=false"
+        ));
+    }
+}
+
+fn name(definition: &CustomResourceDefinition) -> &str {
+    definition.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// What to do with an installed definition.
@@ -60,45 +76,48 @@ pub(crate) async fn upgrade(client: Client, complaints: Complaints) {
 enum Step {
     /// Apply this program's definition.
     Apply,
-    /// The definition is the same, newer, or being deleted.
+    /// Wait until the definition is deleted.
+    Wait,
+    /// The definition is the same, or newer.
     Leave,
 }
 
+/// Applies a definition if that is necessary. Returns false if the definition
+/// must be looked at again.
 async fn upgrade_one(
     api: &Api<CustomResourceDefinition>,
-    name: &str,
     definition: &CustomResourceDefinition,
-) -> Result<()> {
-    let installed = api.get_opt(name).await?;
-    let step = step(installed.as_ref());
-    let installed = installed.as_ref().map(schema_of);
-    match (step, installed) {
+) -> Result<bool> {
+    let name = name(definition);
+    let found = api.get_opt(name).await?;
+    let installed = found.as_ref().map(schema_of);
+    match (step(found.as_ref()), installed) {
         (Step::Apply, _) => {
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
-            api.patch(name, &parameters, &Patch::Apply(definition))
-                .await?;
+            let patch = Patch::Apply(definition);
+            api.patch(name, &parameters, &patch).await?;
             match installed {
                 Some(before) => info!("upgraded {name} from schema {before} to {SCHEMA}"),
                 None => info!("installed {name}, schema {SCHEMA}"),
             }
         }
+        (Step::Wait, _) => return Ok(false),
         (Step::Leave, Some(newer)) if newer > SCHEMA => {
             info!("{name} has the newer schema {newer}, and stays: this program knows {SCHEMA}");
         }
-        (Step::Leave, Some(older)) if older < SCHEMA => {
-            warn!("{name} is being deleted, and is not upgraded");
-        }
         (Step::Leave, _) => {}
     }
-    Ok(())
+    Ok(true)
 }
 
 fn step(installed: Option<&CustomResourceDefinition>) -> Step {
     let Some(installed) = installed else {
         return Step::Apply;
     };
-    let is_going = installed.metadata.deletion_timestamp.is_some();
-    match schema_of(installed) < SCHEMA && !is_going {
+    if installed.metadata.deletion_timestamp.is_some() {
+        return Step::Wait;
+    }
+    match schema_of(installed) < SCHEMA {
         true => Step::Apply,
         false => Step::Leave,
     }
@@ -135,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_that_is_being_deleted_is_left_alone() {
+    fn a_definition_that_is_being_deleted_is_applied_when_it_is_gone() {
         let mut going = installed(None);
         going.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        assert_eq!(step(Some(&going)), Step::Leave);
+        assert_eq!(step(Some(&going)), Step::Wait);
     }
 }

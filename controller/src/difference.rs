@@ -21,6 +21,9 @@ pub enum Difference {
     /// The difference is also soft if the condition Ready becomes Unknown only
     /// because a director's status has no room for all reports.
     Soft,
+    /// The condition Ready was True and becomes Unknown, because no director has
+    /// found out a server's health yet. Often it is True again after seconds.
+    Brief,
     /// A reason, a generation, the message of a failure, or a count differs. A
     /// changed count of directors is only a soft difference, unless it counts
     /// the directors that find a server unhealthy.
@@ -41,6 +44,11 @@ impl Status {
             .map(|new| of_condition(condition::find(conditions, &new.type_), new))
             .max()
             .unwrap_or(Difference::None);
+        // Counts that change together with a brief difference change once more
+        // when it ends.
+        if of_conditions == Difference::Brief && self.unhealthy_on() == 0 {
+            return Difference::Brief;
+        }
         let difference = of_conditions.max(self.difference_of_counts(published));
         // The message of an unhealthy server says which directors do not reach
         // the server, and why. Users need such news soon, so the difference is
@@ -117,10 +125,14 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     if lost {
         return Difference::Soft;
     }
+    let is_same_generation = old.observed_generation == new.observed_generation;
+    if new.reason == reason::CHECKING && old.reason == reason::READY && is_same_generation {
+        return Difference::Brief;
+    }
     if old.status != new.status {
         return Difference::Flip;
     }
-    if old.reason != new.reason || old.observed_generation != new.observed_generation {
+    if old.reason != new.reason || !is_same_generation {
         return Difference::Plain;
     }
     if old.message == new.message {
@@ -140,7 +152,9 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
 #[cfg(test)]
 mod tests {
     use crds::{
-        api::{CheckingDirectors, DirectorCounts, RealServerCounts, RealServerStatus},
+        api::{
+            CheckingDirectors, DirectorCounts, RealServerCounts, RealServerStatus, ServerInForce,
+        },
         condition::{ExpectedHolder, ServerHealth, Sight},
     };
     use k8s_openapi::jiff::Timestamp;
@@ -294,6 +308,13 @@ mod tests {
                 in_force: None,
             })
         };
+        let of_other_service = |status: Status| match status {
+            Status::RealServer(status) => Status::RealServer(RealServerStatus {
+                in_force: Some(ServerInForce::default()),
+                ..status
+            }),
+            other => other,
+        };
         let on = |healthy, waiting: &[&'static str]| {
             let mut health = ServerHealth::default();
             health.healthy(healthy);
@@ -331,6 +352,21 @@ mod tests {
             (
                 server(&on(1, &[]), 0),
                 server(&on(0, &["d1"]), 0),
+                Difference::Brief,
+            ),
+            (
+                server(&on(1, &[]), 0),
+                of_other_service(server(&on(0, &["d1"]), 0)),
+                Difference::Brief,
+            ),
+            (
+                server(&on(1, &[]), 0),
+                of_other_service(server(&on(1, &[]), 0)),
+                Difference::Plain,
+            ),
+            (
+                server(&on(0, &["d1"]), 0),
+                server(&on(1, &[]), 0),
                 Difference::Flip,
             ),
         ] {

@@ -38,6 +38,10 @@ pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 /// each report, and every director gets each patch as an event.
 pub const SOFT_PAUSE_OF_ONE: Duration = Duration::from_secs(30);
 
+/// How long a soft or a brief difference must last before it is published. While
+/// directors use a change one after another, many statuses differ for seconds.
+pub const LASTING: Duration = Duration::from_secs(10);
+
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
@@ -88,6 +92,9 @@ pub struct Outbox {
     sent: BTreeMap<Id, Sent>,
     retries: BTreeMap<Id, Retry>,
     soft: Bucket,
+    /// The soft and the brief differences of the waiting statuses, and since when
+    /// each lasts.
+    differs_since: BTreeMap<Id, (Difference, Time)>,
     /// The object of the last status that was sent because of a soft
     /// difference. The search for the next such status starts after this
     /// object, so that every object gets its turn.
@@ -111,13 +118,18 @@ impl Outbox {
     /// Takes the result of a pass. Statuses of an earlier pass that were not
     /// sent yet are dropped, if the new pass looked at their objects.
     pub fn update(&mut self, pass: Pass, now: Time) {
+        let mut before = BTreeMap::new();
         match pass.scope.ids() {
-            None => self.letters.clear(),
+            None => {
+                self.letters.clear();
+                before = std::mem::take(&mut self.differs_since);
+            }
             Some(ids) => {
                 for id in ids {
                     for letters in self.letters.values_mut() {
                         letters.remove(&id);
                     }
+                    before.extend(self.differs_since.remove_entry(&id));
                 }
             }
         }
@@ -131,6 +143,12 @@ impl Outbox {
             // the status.
             if repeated {
                 letter.difference = letter.difference.min(Difference::Plain);
+            }
+            if must_last(letter.difference) {
+                let same = before.get(&letter.id).copied();
+                let same = same.filter(|(before, _)| *before == letter.difference);
+                let since = same.unwrap_or((letter.difference, now));
+                self.differs_since.insert(letter.id.clone(), since);
             }
             let alike = self.letters.entry(letter.difference).or_default();
             alike.insert(letter.id.clone(), letter);
@@ -152,7 +170,12 @@ impl Outbox {
     /// each patch to [`Outbox::done`].
     pub fn due(&mut self, now: Time) -> Vec<Letter> {
         let mut due = Vec::new();
-        for difference in [Difference::Flip, Difference::Plain, Difference::Soft] {
+        for difference in [
+            Difference::Flip,
+            Difference::Plain,
+            Difference::Brief,
+            Difference::Soft,
+        ] {
             for id in self.next(difference, now) {
                 if difference == Difference::Soft {
                     if !self.soft.take(SOFT_BURST, SOFT_PAUSE, now) {
@@ -160,6 +183,7 @@ impl Outbox {
                     }
                     self.last_soft = Some(id.clone());
                 }
+                self.differs_since.remove(&id);
                 let alike = self.letters.get_mut(&difference);
                 if let Some(letter) = alike.and_then(|alike| alike.remove(&id)) {
                     self.sent.insert(
@@ -271,7 +295,7 @@ impl Outbox {
         let pause = match letter.difference {
             Difference::Flip => None,
             Difference::Soft => Some(SOFT_PAUSE_OF_ONE),
-            Difference::Plain | Difference::None => Some(PAUSE),
+            Difference::Brief | Difference::Plain | Difference::None => Some(PAUSE),
         };
         let sent = self.sent.get(&letter.id);
         let paused = pause.zip(sent).map(|(pause, sent)| sent.at + pause);
@@ -280,8 +304,16 @@ impl Outbox {
             .retries
             .get(&letter.id)
             .map_or(Time::ZERO, |retry| retry.at);
-        paused.max(retry)
+        let since = self.differs_since.get(&letter.id);
+        let since = since.filter(|_| must_last(letter.difference));
+        let lasting = since.map_or(Time::ZERO, |(_, since)| *since + LASTING);
+        paused.max(retry).max(lasting)
     }
+}
+
+/// Whether a difference must last for a while before it is published.
+fn must_last(difference: Difference) -> bool {
+    matches!(difference, Difference::Soft | Difference::Brief)
 }
 
 #[cfg(test)]

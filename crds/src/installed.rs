@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::crd;
 
@@ -24,10 +24,8 @@ impl Installed {
     /// Reads the schema of version v1alpha1 from a definition. A definition
     /// without this version has a status without fields.
     pub fn of(definition: &CustomResourceDefinition) -> Self {
-        let versions = definition.spec.versions.iter();
-        let version = versions
-            .filter(|version| version.name == crd::VERSION)
-            .last();
+        let mut versions = definition.spec.versions.iter();
+        let version = versions.find(|version| version.name == crd::VERSION);
         let schema = version.and_then(|version| version.schema.as_ref());
         let schema = schema.and_then(|schema| serde_json::to_value(schema).ok());
         let status = schema.and_then(|schema| {
@@ -62,7 +60,9 @@ impl Installed {
 
     /// Removes from a status what this definition would refuse: fields that it
     /// lacks, values that its enumerations lack, and objects without a field
-    /// that it requires. The rest of the status stays.
+    /// that it requires. The rest of the status stays. If items of a list are
+    /// removed, the number beside the list (`unhealthyOmitted` beside
+    /// `unhealthy`) counts them, so nobody takes the list for complete.
     pub fn cut(&self, status: &mut Value) {
         if !cut(&self.status, status) {
             *status = json!({});
@@ -75,11 +75,23 @@ impl Installed {
 fn cut(schema: &Value, value: &mut Value) -> bool {
     match value {
         Value::Object(fields) => {
+            let mut dropped = Vec::new();
             fields.retain(|name, field| match known(schema, name) {
-                Known::Field(schema) => cut(schema, field),
+                Known::Field(schema) => {
+                    let before = field.as_array().map_or(0, Vec::len);
+                    let is_taken = cut(schema, field);
+                    let after = field.as_array().map_or(0, Vec::len);
+                    if after < before {
+                        dropped.push((name.clone(), before - after));
+                    }
+                    is_taken
+                }
                 Known::Anything => true,
                 Known::Not => false,
             });
+            for (list, items) in dropped {
+                count_omitted(schema, fields, &list, items);
+            }
             let required = schema["required"].as_array().into_iter().flatten();
             let mut required = required.filter_map(Value::as_str);
             required.all(|name| fields.contains_key(name))
@@ -94,6 +106,18 @@ fn cut(schema: &Value, value: &mut Value) -> bool {
             Some(allowed) => allowed.contains(scalar),
             None => true,
         },
+    }
+}
+
+/// Counts dropped items of a list in the list's `…Omitted` field, if the schema
+/// has one. Without `…OmittedNamespaces`, the items may be of every namespace.
+fn count_omitted(schema: &Value, fields: &mut Map<String, Value>, list: &str, items: usize) {
+    let count = format!("{list}Omitted");
+    if let Known::Field(_) = known(schema, &count) {
+        let before = fields.get(&count).and_then(Value::as_u64).unwrap_or(0);
+        let items = u64::try_from(items).unwrap_or(u64::MAX);
+        fields.insert(count, json!(before.saturating_add(items)));
+        fields.remove(&format!("{list}OmittedNamespaces"));
     }
 }
 
@@ -172,6 +196,9 @@ mod tests {
                     "properties": {"address": {"type": "string"}},
                 }},
             }},
+            "down": {"type": "array", "items": {"type": "object", "required": ["services"]}},
+            "downOmitted": {"type": "integer"},
+            "downOmittedNamespaces": {"type": "array", "items": {"type": "string"}},
             "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
         }}))
     }
@@ -218,6 +245,16 @@ mod tests {
         ] {
             assert_eq!(cut_by_older(status.clone()), rest, "of {status}");
         }
+    }
+
+    #[test]
+    fn items_that_are_removed_from_a_list_are_counted_as_omitted() {
+        let status = json!({
+            "down": [{"name": "a"}, {"name": "b"}],
+            "downOmitted": 3,
+            "downOmittedNamespaces": ["shop"],
+        });
+        assert_eq!(cut_by_older(status), json!({"down": [], "downOmitted": 5}));
     }
 
     #[test]

@@ -25,8 +25,11 @@ use e2e::{
     layout::Which,
 };
 
-/// The oldest that a director's report may become.
-const OLDEST: Duration = Duration::from_secs(60);
+/// The oldest that a director's report may become: 60 s, counted in looks. While
+/// a busy machine stands still, there are no looks.
+const OLDEST: usize = 120;
+/// The pause between two looks at the reports.
+const LOOK: Duration = Duration::from_millis(500);
 
 const DIRECTORS: [&str; 2] = ["director1", "director2"];
 
@@ -109,9 +112,9 @@ struct Reports {
     watching: Option<JoinHandle<()>>,
 }
 
-/// What each director reported last, since when, and the longest time between
-/// two different reports.
-type Seen = BTreeMap<String, (String, Instant, Duration)>;
+/// What each director reported last, the number of looks that have seen this
+/// report, and the largest such number.
+type Seen = BTreeMap<String, (String, usize, usize)>;
 
 impl Reports {
     fn watch() -> Self {
@@ -126,8 +129,8 @@ impl Reports {
                     let patch = format!(r#"{{"spec":{{"scheduler":"{scheduler}"}}}}"#);
                     try_kubectl(&["patch", "ivs/web", "--type=merge", "-p", &patch]);
                     for _ in 0..4 {
-                        look(&mut seen.lock().unwrap());
-                        thread::sleep(Duration::from_millis(500));
+                        look(&mut seen.lock().expect("no look fails"));
+                        thread::sleep(LOOK);
                     }
                 }
             }
@@ -144,7 +147,10 @@ impl Reports {
     #[track_caller]
     fn wait_for(&self, director: &str) {
         for _ in 0..2 {
-            let report = || self.seen.lock().unwrap().get(director).cloned();
+            let report = || {
+                let seen = self.seen.lock().expect("no look fails");
+                seen.get(director).map(|(used, ..)| used.clone())
+            };
             let before = report();
             eventually(
                 &format!("{director} to report an edit"),
@@ -157,17 +163,17 @@ impl Reports {
         }
     }
 
-    /// Ends the edits, and returns the age that each director's report reached.
-    fn end(mut self) -> BTreeMap<String, Duration> {
+    /// Ends the edits, and returns the age that each director's report reached,
+    /// in looks.
+    fn end(mut self) -> BTreeMap<String, usize> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(watching) = self.watching.take() {
             watching.join().expect("the edits go on");
         }
-        let seen = self.seen.lock().unwrap().clone();
-        let ages = seen.into_iter().map(|(name, (_, since, longest))| {
-            let age = longest.max(since.elapsed());
-            (name, age)
-        });
+        let seen = self.seen.lock().expect("no look fails").clone();
+        let ages = seen
+            .into_iter()
+            .map(|(name, (_, _, longest))| (name, longest));
         ages.collect()
     }
 }
@@ -181,15 +187,17 @@ impl Drop for Reports {
 fn look(seen: &mut Seen) {
     let used = r#"jsonpath={range .items[*]}{.metadata.name} {.status.used}{"\n"}{end}"#;
     let found = try_kubectl(&["get", "idir", "-o", used]);
-    let now = Instant::now();
-    for (name, used) in found.stdout.lines().filter_map(|line| line.split_once(' ')) {
-        let fresh = || (used.to_owned(), now, Duration::ZERO);
-        let (last, since, longest) = seen.entry(name.to_owned()).or_insert_with(fresh);
-        *longest = (*longest).max(now.duration_since(*since));
-        if last != used {
-            used.clone_into(last);
-            *since = now;
-        }
+    let found: BTreeMap<_, _> = found
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .collect();
+    for director in DIRECTORS {
+        let used = found.get(director).copied().unwrap_or_default();
+        let (last, looks, longest) = seen.entry(director.to_owned()).or_default();
+        *looks = if last == used { *looks + 1 } else { 0 };
+        *longest = (*longest).max(*looks);
+        used.clone_into(last);
     }
 }
 
@@ -292,10 +300,9 @@ fn upgrade_and_downgrade(first: First) {
     transfers.expect_to_move("after the downgrade");
 
     let ages = reports.end();
-    println!("the oldest report of each director: {ages:.1?}");
-    assert_eq!(ages.len(), 2, "both report: {ages:?}");
+    println!("the oldest report of each director, in looks of {LOOK:?}: {ages:?}");
     for (director, age) in ages {
-        assert!(age < OLDEST, "the report of {director} was {age:?} old");
+        assert!(age < OLDEST, "the report of {director} was {age} looks old");
     }
     let failed = asking.failed(began);
     assert!(failed.is_empty(), "no request fails: {failed:?}");

@@ -5,7 +5,7 @@ mod others;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Difference, Edges, State, Wish, record, segment::Segment};
@@ -21,9 +21,7 @@ use crate::{
     host::interface::Interface,
 };
 
-/// How long the agent trusts a claim that found an address free. Another host
-/// that begins to ask afterwards takes the address two seconds later at the
-/// earliest.
+/// How long the agent trusts a claim that found an address free.
 const FRESH: Duration = Duration::from_secs(2);
 
 impl State {
@@ -87,7 +85,6 @@ fn look_and_place(
     wish: &Wish,
     now: Duration,
 ) -> AddressPlan {
-    let began = Instant::now();
     let wanted = served_vips(state, &wish.desired);
     let ours = &state.ours;
     let is_nothing_ours = ours.addresses.is_empty() && ours.device.is_none();
@@ -128,7 +125,7 @@ fn look_and_place(
     state.are_addresses_unfinished |= is_any_waiting || !waiting.is_empty();
     let asked = wait_for_verdicts(state, &mut plan, now);
     record_taken_over(state, edges, &mut plan, wish.addresses.holding);
-    add(state, edges, &mut plan, now, began);
+    add(state, edges, &mut plan, now);
     remove_all(state, edges, &mut plan, &remove, now);
     let mut orders = asked;
     let watched = plan.watched.iter();
@@ -160,7 +157,7 @@ fn look(
 ) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
     let mut interfaces = edges.links.interfaces()?;
     adopt_marked(state, &interfaces);
-    let taken = taken_from_us(state);
+    let taken = taken_from_us(state, wish.addresses.holding);
     let plan_of = |state: &State, interfaces: &[Interface]| {
         let wanted = Wanted {
             addresses: wanted,
@@ -249,21 +246,20 @@ fn needs_claim(placed: &Placement) -> bool {
     placed.card.is_some() && !placed.is_repair
 }
 
-fn is_fresh(state: &State, address: IpAddr, now: Duration) -> bool {
-    let verdict = state.segment.verdicts.get(&address);
-    verdict.is_some_and(|(_, found)| now < *found + FRESH)
-}
-
 /// Returns the addresses to remove from this host because another host has
 /// them.
-fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
+fn taken_from_us(state: &State, holding: Holding) -> BTreeSet<IpAddr> {
     let Segment {
         verdicts, orders, ..
     } = &state.segment;
     let is_taken = |address: &IpAddr, order: &Order| {
         let verdict = verdicts.get(address).map(|(verdict, _)| verdict);
         match (order, verdict) {
-            (Order::Watch(_) | Order::Hold(..), Some(Verdict::Taken(_))) => true,
+            (Order::Watch(_), Some(Verdict::Taken(_))) => true,
+            // A director that could not ask for the address again keeps it.
+            (Order::Hold(..), Some(Verdict::GivenUp(_))) => {
+                matches!(holding, Holding::Take | Holding::TakeOver)
+            }
             (Order::Hold(..), Some(Verdict::Contested(_))) => {
                 state.ours.taken_over.contains(address)
             }
@@ -308,17 +304,10 @@ fn record_taken_over(
     }
 }
 
-/// Adds the addresses in `plan.add`, for a round that read the interfaces at the
-/// time `now`, at the instant `began`. On a slow host the records and the
-/// additions before an address take seconds. Then its claim is no longer fresh,
-/// and a later round asks for the address again.
-fn add(
-    state: &mut State,
-    edges: &mut Edges<'_>,
-    plan: &mut AddressPlan,
-    now: Duration,
-    began: Instant,
-) {
+/// Adds the addresses in `plan.add`. On a slow host, the records and the
+/// additions before an address take seconds. If another host has claimed the
+/// address meanwhile, it is left out, and the claims thread asks for it again.
+fn add(state: &mut State, edges: &mut Edges<'_>, plan: &mut AddressPlan, now: Duration) {
     let intent = Intent {
         addresses: plan.add.iter().map(Placement::named).collect(),
         ..Intent::default()
@@ -330,7 +319,7 @@ fn add(
     for placed in &plan.add {
         let (address, interface) = placed.named();
         edges.heartbeat.beat();
-        if needs_claim(placed) && !is_fresh(state, address, now + began.elapsed()) {
+        if needs_claim(placed) && !edges.segments.is_free(address) {
             state.are_addresses_unfinished = true;
             plan.missing.insert(address, Missing::Asking);
             continue;

@@ -64,20 +64,20 @@ const DEFENCE: Duration = Duration::from_secs(10);
 /// How long the agent reports a conflict about an address after the last frame
 /// of the other host.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
-/// How long after the addition of an address two hosts may find that both have
-/// just added the address. Then the host with the higher Ethernet address gives
-/// it up, and the other host keeps it. Later, a host keeps and defends its
+/// How long after an addition that followed a claim two hosts may find that both
+/// have just added the address. Then the host with the higher Ethernet address
+/// gives it up, and the other host keeps it. Later, a host keeps and defends its
 /// addresses.
-const JUST_TAKEN: Duration = Duration::from_secs(40);
+const JUST_ADDED: Duration = Duration::from_secs(40);
 
 /// The loop's order to the claims thread about one address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
     /// Find out whether the address is free on the card's segment.
     Ask(Card),
-    /// Announce and defend an address on the card. The number says how often
-    /// this process has added the address. Each time the number changes, the
-    /// address must be announced again.
+    /// Announce and defend an address on the card. The number changes each
+    /// time the address is added again. The address must then be announced
+    /// again.
     Hold(Card, u64),
     /// Find out whether another host has an address that is on the card. A
     /// watched address is neither announced nor defended.
@@ -138,6 +138,11 @@ enum State {
     Held {
         number: u64,
         since: Duration,
+        /// When the address was added after a claim. An address that was there
+        /// at the agent's start, or that the agent only restored, has no time.
+        claimed: Option<Duration>,
+        /// Whether another host that has just added the address keeps it.
+        is_given_up: bool,
         /// How many of the [`ANNOUNCEMENTS`] were already sent for the address.
         said: usize,
         defended: Option<Duration>,
@@ -212,10 +217,17 @@ impl Claims {
             {
                 claim.due
             }
-            (Order::Hold(_, number), _) => {
+            (Order::Hold(_, number), before) => {
+                let claimed = match before {
+                    State::Asking { .. } | State::Free => Some(now),
+                    State::Held { claimed, .. } => *claimed,
+                    State::Watched { .. } => None,
+                };
                 claim.state = State::Held {
                     number,
                     since: now,
+                    claimed,
+                    is_given_up: false,
                     said: 0,
                     defended: None,
                     contested: None,
@@ -259,20 +271,18 @@ impl Claims {
                 *taken = Some(from);
                 claim.due
             }
-            (State::Held { number, since, .. }, Word::Has)
-                if *number > 0 && from < mine && now < *since + JUST_TAKEN =>
-            {
-                claim.state = State::Watched { taken: Some(from) };
-                Some(now + SELDOM)
-            }
             (
                 State::Held {
                     contested,
                     defended,
+                    claimed,
+                    is_given_up,
                     ..
                 },
                 Word::Has,
             ) => {
+                let is_new = claimed.is_some_and(|at| now < at + JUST_ADDED);
+                *is_given_up |= is_new && from < mine;
                 *contested = Some((from, now));
                 let rest = defended.map_or(now, |at| at + DEFENCE);
                 claim
@@ -415,6 +425,7 @@ fn step(
             said,
             defended,
             contested,
+            is_given_up,
             ..
         } => {
             let mut word = None;
@@ -428,6 +439,7 @@ fn step(
             if let Some((_, at)) = *contested {
                 if at + CONTESTED_FOR <= now {
                     *contested = None;
+                    *is_given_up = false;
                 } else if defended.is_none_or(|last| last < at && last + DEFENCE <= now) {
                     *defended = Some(now);
                     word = Some(Word::Has);
@@ -453,8 +465,12 @@ impl Claim {
             State::Free => Verdict::Free(self.card.index),
             State::Held {
                 contested: Some((mac, _)),
+                is_given_up,
                 ..
-            } => Verdict::Contested(mac),
+            } => match is_given_up {
+                true => Verdict::GivenUp(mac),
+                false => Verdict::Contested(mac),
+            },
             State::Watched { taken: Some(mac) } => Verdict::Taken(mac),
             State::Held { .. } | State::Watched { taken: None } => Verdict::Held,
         }

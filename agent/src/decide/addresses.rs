@@ -292,7 +292,8 @@ fn plan_mine(
     }
     if wanted.taken.contains(&address) {
         plan.remove.push(placement(address, interface));
-        // The second look asks for the address again.
+        // The second look asks for the address again, where this director may
+        // take it.
         plan.moves = true;
         return;
     }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use agent::{
+    claim::{Orders, Segments},
     clock::{Clock, local_daytime, uptime},
     decide::serving::memory::Memory,
     director::{Loop, World},
@@ -32,6 +33,13 @@ use agent::{
 use ipvs::{ActualService, ActualTable, Failure, Info, Kernel, Op, ServiceKey, Socket, Timeouts};
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::mpsc::unbounded_channel;
+
+/// No segment: nobody receives the orders.
+struct NoSegment;
+
+impl Segments for NoSegment {
+    fn order(&mut self, _: Orders) {}
+}
 
 /// The deadline for a director's first round. A test whose first round takes
 /// longer fails.
@@ -158,7 +166,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
         daytime: Box::new(local_daytime),
         // Nobody receives the director's orders for segments and probes, so the
         // director sends no packet.
-        segments: Box::new(unbounded_channel().0),
+        segments: Box::new(NoSegment),
         orders: unbounded_channel().0,
         heartbeat: Heartbeat::default(),
         trail: Trail::nowhere(),

@@ -58,6 +58,12 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- merge (dict "kubernetes.io/os" "linux") $nodes | toYaml }}
 {{- end }}
 
+{{/* Whether the controller upgrades the definitions: also if the value is missing,
+as with --reuse-values after a release that did not have it. */}}
+{{- define "ipvs-operator.upgrades-definitions" -}}
+{{ ne (toString .Values.controller.upgradeDefinitions) "false" }}
+{{- end }}
+
 {{/* Fails, with the command that helps, if a DirectorGroup belongs to another
 release or to none. Helm would fail too, without the command. */}}
 {{- define "ipvs-operator.check-owner" -}}
@@ -68,7 +74,7 @@ release or to none. Helm would fail too, without the command. */}}
 {{- $namespace := index $annotations "meta.helm.sh/release-namespace" | default "" }}
 {{- if or (ne $owner .root.Release.Name) (ne $namespace .root.Release.Namespace) }}
 {{- $whose := $owner | empty | ternary "to no release" (printf "to the release %s in namespace %s" $owner $namespace) }}
-{{- fail (printf "\n\nDirectorGroup %s exists, and belongs %s. To take it over, with the spec from your values:\n\n  helm upgrade --install %s CHART --namespace %s --take-ownership --set takeOwnership=true\n\nTo leave it alone: --set directorGroups.%s=null\n" .group $whose .root.Release.Name .root.Release.Namespace .group) }}
+{{- fail (printf "\n\nDirectorGroup %s exists, and belongs %s. To take it over, with the spec from your values:\n\n  helm upgrade --install %s CHART --namespace %s --take-ownership --set takeOwnership=true\n\nTo leave it alone: --set-json 'directorGroups={\"%s\":null}'\n" .group $whose .root.Release.Name .root.Release.Namespace .group) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -88,6 +88,61 @@ fn names_and_numbers_in_one_status_are_brought_up_to_date_every_half_minute() {
 }
 
 #[test]
+fn a_soft_or_brief_difference_that_ends_within_ten_seconds_is_never_published() {
+    for difference in [Difference::Soft, Difference::Brief] {
+        let mut outbox = Outbox::default();
+        replace(&mut outbox, [letter(1, difference, 1)], s(0));
+        assert_eq!(outbox.next_deadline(s(0)), Some(s(10)));
+        // Its content may change meanwhile.
+        replace(&mut outbox, [letter(1, difference, 2)], s(9));
+        assert_eq!(sent(&mut outbox, s(9)), []);
+        replace(&mut outbox, [], s(9));
+        replace(&mut outbox, [letter(1, difference, 3)], s(10));
+        assert_eq!(sent(&mut outbox, s(19)), [], "it has begun again");
+        assert_eq!(sent(&mut outbox, s(20)), [id(1)]);
+    }
+}
+
+#[test]
+fn brief_differences_that_last_do_not_trickle() {
+    let mut outbox = Outbox::default();
+    let many = (0..1000).map(|name| letter(name, Difference::Brief, 1));
+    replace(&mut outbox, many, s(0));
+    let mut patches = 0;
+    loop {
+        match sent(&mut outbox, s(10)).len() {
+            0 => break,
+            now => patches += now,
+        }
+    }
+    assert_eq!(
+        patches, 1000,
+        "what is unknown is not called known for long"
+    );
+}
+
+#[test]
+fn a_brief_difference_after_a_long_soft_one_must_last_too() {
+    let mut outbox = Outbox::default();
+    // The other soft differences keep this one waiting.
+    let many = || (0..100).map(|name| letter(name, Difference::Soft, 1));
+    replace(&mut outbox, many(), s(0));
+    let others = (0..99).map(|name| letter(name, Difference::Soft, 1));
+    let others = others.chain([letter(99, Difference::Brief, 2)]);
+    replace(&mut outbox, others, s(60));
+    assert!(!sent(&mut outbox, s(60)).contains(&id(99)));
+    assert!(sent(&mut outbox, s(70)).contains(&id(99)));
+}
+
+#[test]
+fn a_status_that_becomes_another_than_soft_does_not_wait() {
+    let mut outbox = Outbox::default();
+    replace(&mut outbox, [letter(1, Difference::Soft, 1)], s(0));
+    replace(&mut outbox, [letter(1, Difference::Plain, 2)], s(1));
+    assert_eq!(sent(&mut outbox, s(1)), [id(1)]);
+}
+
+#[test]
 fn what_was_written_a_moment_ago_is_not_written_again_because_the_watch_is_behind() {
     let mut outbox = Outbox::default();
     replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(0));
@@ -156,7 +211,8 @@ fn soft_differences_of_ten_thousand_services_trickle() {
             }
         }
     }
-    assert_eq!(patches, SOFT_BURST as usize + 12);
+    // The first ones have lasted after ten seconds.
+    assert_eq!(patches, SOFT_BURST as usize + 10);
 }
 
 #[test]

@@ -186,10 +186,9 @@ pub struct DirectorStatus {
     #[serde(default)]
     pub notices_omitted: i32,
     /// The director's conditions. The agent sets Programmed, RemovalsHeld,
-    /// Undisturbed, ProbesWorking and SysctlsApplied. The controller sets Alive,
-    /// Reporting and Ready. Ready repeats the first of Alive, Reporting,
-    /// Programmed, RemovalsHeld, Undisturbed, ProbesWorking and SysctlsApplied
-    /// that needs attention.
+    /// Undisturbed, ProbesWorking, SysctlsApplied and DefinitionOlder. The
+    /// controller sets Alive, Reporting and Ready. Ready repeats the first of
+    /// Alive, Reporting and the agent's conditions that needs attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -313,14 +313,18 @@ pub fn definition_older<'a>(
     generation: i64,
 ) -> Condition {
     let fields: Vec<_> = fields.into_iter().collect();
+    // A controller of this release leaves a definition of its own number alone.
+    let who = match installed < SCHEMA {
+        true => "A controller of this release upgrades it when it begins to lead; by hand",
+        false => "Apply the definitions of this release",
+    };
     condition(
         kind::DEFINITION_OLDER,
         TRUE,
         reason::FIELDS_LEFT_OUT,
         format!(
-            "The custom resource definitions have schema {installed}, and this agent reports \
-             schema {SCHEMA}. What it reports lacks {}. The controller of this release upgrades \
-             the definitions when it starts; by hand: {APPLY_DEFINITIONS}",
+            "The installed definition of Directors has schema {installed}, and this agent knows \
+             schema {SCHEMA}: the report goes on without {}. {who}: {APPLY_DEFINITIONS}",
             named(fields)
         ),
         generation,

@@ -7,8 +7,9 @@ use super::{
 
 /// Ready of a Director repeats the first condition that needs attention of
 /// Alive, Reporting, Programmed, RemovalsHeld, Undisturbed, ProbesWorking,
-/// SysctlsApplied and DefinitionOlder. If none does, Ready is True. The message then has no numbers:
-/// a fleet's controller must not write each Director when a service is added.
+/// SysctlsApplied and DefinitionOlder. If none does, Ready is True. The message
+/// then has no numbers: a fleet's controller must not write each Director when a
+/// service is added.
 ///
 /// Ready is Unknown while a condition is missing, which a new director has not
 /// reported yet. Only Undisturbed and DefinitionOlder may be missing: agents of

@@ -100,6 +100,31 @@ fn what_is_switched_off_is_not_rendered() {
 }
 
 #[test]
+fn the_controller_may_upgrade_definitions_unless_the_value_turns_it_off() {
+    const RIGHTS: &str = "resources: [customresourcedefinitions]
+    resourceNames:
+      - directorgroupmembers.ipvs.dev";
+    // A missing value: --reuse-values after a release that did not have it.
+    for (value, may) in [("true", true), ("null", true), ("false", false)] {
+        let option = format!("controller.upgradeDefinitions={value}");
+        let manifests = rendered(&["--set", &option]);
+        assert_eq!(manifests.contains(RIGHTS), may, "{option}");
+        let is_told = manifests.contains("IPVS_UPGRADE_DEFINITIONS");
+        assert_eq!(is_told, !may, "{option}");
+    }
+}
+
+#[test]
+fn a_group_without_a_spec_is_not_rendered() {
+    let all = rendered(&[]);
+    let none = rendered(&["--set-json", r#"directorGroups={"default":null}"#]);
+    for (manifests, expected) in [(all, true), (none, false)] {
+        let found = manifests.contains("kind: DirectorGroup\n");
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn two_groups_of_directors_on_the_same_nodes_are_refused() {
     let refused = template(&[
         "--set",

@@ -66,7 +66,11 @@ fn an_older_definition_costs_its_fields_and_never_the_report() {
 
     let older = OlderDefinition::begin();
     kubectl_apply(&another_service("while-older", 83));
-    let words = ["FieldsLeftOut", "schema 1", "lacks status.sysctls."];
+    let words = [
+        "FieldsLeftOut",
+        "schema 1",
+        "goes on without status.sysctls.",
+    ];
     wait_for_words("idir/director1", "DefinitionOlder", &words);
     expect_alive(&["web", "while-older"]);
     assert_eq!(condition("idir/director1", "Reporting", "status"), "True");

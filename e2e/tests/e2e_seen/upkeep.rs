@@ -42,7 +42,7 @@ fn a_full_disk_and_older_definitions_are_on_the_screen_with_what_ends_them() {
         &[
             "director1",
             "FieldsLeftOut",
-            "lacks status.sysctls",
+            "goes on without status.sysctls",
             "kubectl apply --server-side",
         ],
     );

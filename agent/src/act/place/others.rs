@@ -20,7 +20,8 @@ const MOST_SUSPECTS: usize = 100;
 /// may then find the other host among the VIP's servers.
 pub(super) fn name(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
-        if let Some((Verdict::Contested(mac), _)) = state.segment.verdicts.get(address) {
+        let verdict = state.segment.verdicts.get(address);
+        if let Some((Verdict::Contested(mac) | Verdict::GivenUp(mac), _)) = verdict {
             plan.contested.insert(*address, (*mac, Vec::new()));
         }
     }

@@ -355,8 +355,12 @@ fn a_vip_that_another_host_added_in_the_same_seconds_is_removed_and_asked_for_ag
     agent.round(&web());
     agent.hear(Verdict::Free(2));
     agent.round(&web());
-    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
-    agent.hear(Verdict::Taken(OTHER));
+    agent.hear(Verdict::GivenUp(OTHER));
+    for holding in [Holding::Undecided, Holding::KeepOnly, Holding::Wait] {
+        agent.try_round(&web(), holding).expect("a round");
+        let here = world.interfaces_with(ip(WEB));
+        assert_eq!(here, ["eth0"], "it could not be asked for: {holding:?}");
+    }
     let outcome = agent.round(&web());
     assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
     assert_eq!(outcome.missing[&ip(WEB)], Missing::Asking);
@@ -368,4 +372,20 @@ fn a_vip_that_another_host_added_in_the_same_seconds_is_removed_and_asked_for_ag
         "the other host is named: {:?}",
         outcome.missing
     );
+}
+
+#[test]
+fn a_vip_that_another_host_claims_during_the_round_is_not_added() {
+    let world = world();
+    let mut agent = Agent::start(&world);
+    agent.round(&web());
+    agent.hear(Verdict::Free(2));
+    world.parts().claimed_meanwhile = true;
+    let outcome = agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
+    assert_eq!(outcome.missing[&ip(WEB)], Missing::Asking);
+    world.parts().claimed_meanwhile = false;
+    agent.hear(Verdict::Free(2));
+    agent.round(&web());
+    assert_eq!(world.interfaces_with(ip(WEB)), ["eth0"]);
 }

@@ -276,20 +276,22 @@ fn an_address_that_is_here_is_defended_every_10_seconds_at_most() {
     );
 }
 
+/// Returns a host that adds its address at the start, after a claim.
+fn holding(mac: Mac) -> Host {
+    let mut host = Host::asking("192.0.2.15", mac, 7);
+    host.order(Order::Hold(host.card, 1), Duration::ZERO);
+    host
+}
+
 #[test]
 fn of_two_hosts_that_have_just_added_an_address_the_one_with_the_higher_mac_gives_it_up() {
     for after in [1, 5, 30] {
-        let mut hosts = [LOW, HIGH].map(|mac| Host::asking("192.0.2.15", mac, 7));
-        for (host, start) in hosts.iter_mut().zip([after, 0]) {
-            host.order(Order::Hold(host.card, 1), start * SECOND);
-        }
-        let announced = hosts[0].say(after * SECOND);
-        assert_eq!(announced[0].word, Word::Has, "after {after} s");
-        hosts[1].hear(Word::Has, LOW, after * SECOND);
-        assert_eq!(hosts[1].verdict, Verdict::Taken(LOW), "after {after} s");
-        hosts[0].hear(Word::Has, HIGH, after * SECOND);
+        let [mut low, mut high] = [LOW, HIGH].map(holding);
+        high.hear(Word::Has, LOW, after * SECOND);
+        assert_eq!(high.verdict, Verdict::GivenUp(LOW), "after {after} s");
+        low.hear(Word::Has, HIGH, after * SECOND);
         assert_eq!(
-            hosts[0].verdict,
+            low.verdict,
             Verdict::Contested(HIGH),
             "the lower MAC keeps the address, after {after} s"
         );
@@ -297,12 +299,48 @@ fn of_two_hosts_that_have_just_added_an_address_the_one_with_the_higher_mac_give
 }
 
 #[test]
-fn an_address_that_was_here_for_long_or_before_this_process_is_given_up_to_nobody() {
-    for (number, at) in [(1, JUST_TAKEN), (0, SECOND)] {
+fn an_address_that_was_given_up_and_is_still_here_is_held_when_the_other_host_is_quiet() {
+    let mut host = holding(HIGH);
+    host.hear(Word::Has, LOW, SECOND);
+    assert_eq!(host.verdict, Verdict::GivenUp(LOW));
+    host.say(SECOND + CONTESTED_FOR);
+    assert_eq!(host.verdict, Verdict::Held);
+}
+
+#[test]
+fn an_address_that_was_here_for_long_is_given_up_to_nobody() {
+    let hour = 3600 * SECOND;
+    let long_here = || holding(HIGH);
+    let restarted = || {
         let mut host = Host::asking("192.0.2.15", HIGH, 7);
-        host.order(Order::Hold(card(HIGH), number), Duration::ZERO);
+        host.claims = Claims::new(7);
+        host.order(Order::Watch(card(HIGH)), Duration::ZERO);
+        host.order(Order::Hold(card(HIGH), 0), Duration::ZERO);
+        host
+    };
+    let repaired = || {
+        let mut host = holding(HIGH);
+        host.order(Order::Hold(card(HIGH), 2), hour);
+        host
+    };
+    let with_its_link_again = || {
+        let mut host = holding(HIGH);
+        let down = Card {
+            up: false,
+            ..card(HIGH)
+        };
+        host.order(Order::Hold(down, 1), hour - SECOND);
+        host.order(Order::Hold(card(HIGH), 1), hour);
+        host
+    };
+    for (which, mut host, at) in [
+        ("long here", long_here(), JUST_ADDED),
+        ("there at the start", restarted(), SECOND),
+        ("repaired", repaired(), hour + SECOND),
+        ("with its link again", with_its_link_again(), hour + SECOND),
+    ] {
         host.hear(Word::Has, LOW, at);
-        assert_eq!(host.verdict, Verdict::Contested(LOW), "{number}, {at:?}");
+        assert_eq!(host.verdict, Verdict::Contested(LOW), "{which}");
     }
 }
 

@@ -17,10 +17,12 @@ use serde_json::Value;
 use tokio::time::{self, Instant};
 
 /// How long the agent waits for the definition. Without an answer, the agent
-/// writes its report as it is.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// writes its report as it is. A write has more time than this.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// How often an older definition is read again, because it may be upgraded.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How often an agent that may not read the definition tries it again.
+const FORBIDDEN: Duration = Duration::from_secs(600);
 
 /// The installed definition of Directors.
 pub(super) struct Definition {
@@ -72,15 +74,16 @@ impl Definition {
     /// whether the definition is another one than before.
     pub(super) async fn read(&self) -> bool {
         let name = Director::crd_name();
+        self.known().next = Some(Instant::now() + AGAIN);
         let found = time::timeout(ANSWER_TIME, self.definitions.get_opt(name)).await;
         let mut known = self.known();
-        known.next = Some(Instant::now() + AGAIN);
         let installed = match found {
             Ok(Ok(found)) => found.as_ref().map(Installed::of),
-            // The chart of an earlier release does not allow it.
+            // The chart of an earlier release does not allow it. What was read
+            // before may no longer be true.
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
-                known.next = None;
-                return false;
+                known.next = Some(Instant::now() + FORBIDDEN);
+                None
             }
             Ok(Err(error)) => {
                 tracing::debug!("cannot read CustomResourceDefinition {name}: {error}");

@@ -46,9 +46,10 @@ fn client(refused: &'static [&'static str], writes: &Writes, definition: &Defini
             };
             let is_unknown = body.contains("\"repairs\"") && !knows("\"repairs\"");
             let (code, answer) = if head.method == Method::GET {
-                match definition.filter(|_| path.contains("customresourcedefinitions")) {
-                    Some(definition) => (200, json!(definition)),
-                    None => (404, failure(404, "not found")),
+                match (path.contains("customresourcedefinitions"), definition) {
+                    (true, Some(definition)) => (200, json!(definition)),
+                    (true, None) => (403, failure(403, "forbidden")),
+                    (false, _) => (404, failure(404, "not found")),
                 }
             } else if is_unknown || refused.iter().any(refuses) {
                 (422, failure(422, "refused"))
@@ -275,7 +276,11 @@ async fn an_older_definition_costs_its_fields_and_never_the_report() {
     assert_eq!(scene.told(), None);
     let (status, message) = scene.definition_older().expect("it is told");
     assert_eq!(status, "True");
-    for part in ["schema 0", "lacks status.repairs.", "kubectl apply"] {
+    for part in [
+        "schema 0",
+        "goes on without status.repairs.",
+        "kubectl apply",
+    ] {
         assert!(message.contains(part), "{part} in: {message}");
     }
 
@@ -295,7 +300,7 @@ async fn a_definition_that_becomes_older_under_a_running_agent_is_read_again() {
     let identity = identity();
     let mut scene = scene(&identity, &[]).await;
     scene.install(own_definition());
-    time::advance(Duration::from_secs(30)).await;
+    time::advance(Duration::from_secs(600)).await;
     assert!(scene.reporter.report(Some(&well())).await);
     assert_eq!(
         scene.definition_older().map(|(status, _)| status),
@@ -316,10 +321,18 @@ async fn a_definition_that_becomes_older_under_a_running_agent_is_read_again() {
     assert_eq!(scene.told(), None);
 }
 
-#[tokio::test]
-async fn an_agent_that_may_not_read_the_definition_says_nothing_of_it() {
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_may_no_longer_read_the_definition_says_and_leaves_out_nothing() {
     let identity = identity();
     let mut scene = scene(&identity, &[]).await;
     assert!(scene.reporter.report(Some(&well())).await);
+    assert_eq!(scene.definition_older(), None, "it may not from the start");
+    scene.install(older_definition());
+    assert!(scene.reporter.report(Some(&repaired())).await);
+    assert!(scene.definition_older().is_some());
+
+    *scene.definition.lock().unwrap() = None;
+    time::advance(Duration::from_secs(30)).await;
+    assert!(scene.reporter.report(Some(&repaired())).await);
     assert_eq!(scene.definition_older(), None);
 }

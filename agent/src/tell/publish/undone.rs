@@ -13,7 +13,7 @@ use kube::{
 };
 use tokio::time;
 
-use super::FIELD_MANAGER;
+use super::{FIELD_MANAGER, definition::Definition};
 
 /// The longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -33,6 +33,8 @@ pub async fn report(client: Client, director: &str) -> Result<bool, String> {
 }
 
 async fn write(client: Client, director: &str) -> Result<bool, kube::Error> {
+    let definition = Definition::new(&client);
+    definition.look().await;
     let directors: Api<Director> = Api::all(client);
     // An agent may patch its Director, but not get it. An empty patch returns
     // the object.
@@ -46,6 +48,8 @@ async fn write(client: Client, director: &str) -> Result<bool, kube::Error> {
     let before = existing.status.unwrap_or_default();
     let mut undone = Director::new(director, existing.spec);
     undone.status = Some(status(&before, generation, Timestamp::now()));
+    let mut undone = serde_json::to_value(undone).map_err(kube::Error::SerdeError)?;
+    definition.cut(&mut undone["status"]);
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(&undone);
     directors

@@ -9,7 +9,7 @@ use super::scene::{Scene, below, checked, down, moment, sees};
 use crate::{
     difference::Difference,
     kubernetes_event,
-    outbox::{Outbox, Outcome, PAUSE},
+    outbox::{LASTING, Outbox, Outcome, PAUSE},
     status::Subject,
 };
 
@@ -92,10 +92,14 @@ fn the_death_of_a_director_is_soft_for_every_server_that_it_checks() {
     let mut outbox = Outbox::default();
     publish(&mut scene, &mut outbox);
     scene.let_die(&["d2"]);
+    let is_server = |patch: &&Published| patch.subject == Subject::RealServer;
     let published = publish(&mut scene, &mut outbox);
-    let servers = published
-        .iter()
-        .filter(|patch| patch.subject == Subject::RealServer);
+    let at_once = published.iter().filter(is_server).count();
+    assert_eq!(at_once, 0, "a soft difference must last");
+    scene.now += LASTING;
+    scene.renew("d2");
+    let published = publish(&mut scene, &mut outbox);
+    let servers = published.iter().filter(is_server);
     assert_eq!(servers.clone().count(), 2);
     for patch in servers {
         assert_eq!(patch.difference, Difference::Soft, "{patch:?}");
