@@ -66,7 +66,7 @@ impl Status {
                     && new.directors == old.directors
                     && is_same_holder(self, published),
                 servers_in_and_out(new) != servers_in_and_out(old)
-                    || name_of_holder(Some(self)) != name_of_holder(published),
+                    || is_other_holder(self, published),
             ),
             (Self::RealServer(new), Some(Self::RealServer(old))) => (
                 new.virtual_services == old.virtual_services
@@ -100,6 +100,20 @@ fn is_same_holder(new: &Status, published: Option<&Status>) -> bool {
     match (new.holder(), published.and_then(Status::holder)) {
         (Some(new), Some(old)) => new.is_same(old),
         (new, old) => new.is_none() && old.is_none(),
+    }
+}
+
+/// Whether another director holds the VIP of a service. While directors use a
+/// change one after another, only some of many holders are known. So one holder
+/// instead of several, or several instead of one, is no news then.
+fn is_other_holder(new: &Status, published: Option<&Status>) -> bool {
+    match (name_of_holder(Some(new)), name_of_holder(published)) {
+        (Some(new), Some(old)) => new != old,
+        (None, None) => false,
+        _ => {
+            let programmed = condition::find(new.conditions(), kind::PROGRAMMED);
+            programmed.is_none_or(|programmed| programmed.reason != reason::PROGRAMMING)
+        }
     }
 }
 
@@ -154,6 +168,7 @@ mod tests {
     use crds::{
         api::{
             CheckingDirectors, DirectorCounts, RealServerCounts, RealServerStatus, ServerInForce,
+            VipHolder,
         },
         condition::{ExpectedHolder, ServerHealth, Sight},
     };
@@ -213,6 +228,14 @@ mod tests {
                 vip: None,
             })
         };
+        let programming = condition::programming(["c"], 1);
+        let held_by = |name: Option<&str>, programmed: &Condition| {
+            Status::VirtualService(VirtualServiceStatus {
+                conditions: vec![programmed.clone()],
+                vip: Some(VipHolder::new(name, if name.is_some() { 1 } else { 2 })),
+                ..VirtualServiceStatus::default()
+            })
+        };
         for (old, new, difference) in [
             (None, programmed(), Difference::Flip),
             (Some(status(vec![])), programmed(), Difference::Flip),
@@ -249,6 +272,21 @@ mod tests {
             (
                 Some(status(vec![not_held("10.0.0.1")])),
                 status(vec![not_held("10.0.0.2")]),
+                Difference::Plain,
+            ),
+            (
+                Some(held_by(Some("a"), &programming)),
+                held_by(None, &programming),
+                Difference::Soft,
+            ),
+            (
+                Some(held_by(Some("a"), &programming)),
+                held_by(Some("b"), &programming),
+                Difference::Plain,
+            ),
+            (
+                Some(held_by(Some("a"), &condition::programmed(2, 1))),
+                held_by(None, &condition::programmed(2, 1)),
                 Difference::Plain,
             ),
             (Some(counts(1, 2)), counts(1, 1), Difference::Soft),
