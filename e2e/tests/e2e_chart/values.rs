@@ -4,8 +4,8 @@
 use std::{fs, path::PathBuf};
 
 use e2e::{
-    cluster::{Cluster, NAMESPACE, chart},
-    control::{self, try_helm, try_kubectl_with_input},
+    cluster::{Cluster, NAMESPACE, chart, workspace},
+    control::{self, try_helm, try_kubectl, try_kubectl_with_input},
     kubectl,
 };
 use serde_json::Value;
@@ -82,6 +82,25 @@ fn the_api_server_strictly_accepts_the_chart_with_every_value_set() {
             &manifests,
         );
         assert!(applied.is_success(), "{options:?}: {applied:?}");
+    }
+}
+
+#[test]
+fn the_api_server_strictly_accepts_every_example() {
+    let _cluster = Cluster::start();
+    let examples = fs::read_dir(workspace().join("examples")).expect("there are examples");
+    let examples: Vec<_> = examples.map(|entry| entry.unwrap().path()).collect();
+    assert!(examples.len() >= 5, "the examples are found: {examples:?}");
+    for example in examples {
+        let applied = try_kubectl(&[
+            "apply",
+            "--dry-run=server",
+            "--validate=strict",
+            "--warnings-as-errors",
+            "-f",
+            &example.to_string_lossy(),
+        ]);
+        assert!(applied.is_success(), "{}: {applied:?}", example.display());
     }
 }
 
@@ -267,7 +286,7 @@ fn a_tenant_with_the_role_edit_writes_services_and_servers_and_no_group() {
         ("get", "directors.ipvs.dev", "no"),
         ("patch", "directorgroups.ipvs.dev", "no"),
     ] {
-        let answer = control::try_kubectl(&["auth", "can-i", verb, resource, "--as=tenant"]);
+        let answer = try_kubectl(&["auth", "can-i", verb, resource, "--as=tenant"]);
         assert_eq!(answer.stdout.trim(), may, "{verb} {resource}: {answer:?}");
     }
     let view = "clusterrole/ipvs-operator-view";
