@@ -9,16 +9,10 @@ use crate::{
     condition::{self, kind},
 };
 
+pub use crate::schema::{SCHEMA, SCHEMA_ANNOTATION};
+
 /// The version of the API in the definitions.
 pub const VERSION: &str = "v1alpha1";
-
-/// The annotation of a definition that has the number of its schema. Of two
-/// definitions, the one with the higher number is newer.
-pub const SCHEMA_ANNOTATION: &str = "ipvs.dev/schema";
-
-/// The number of this program's schemas. Add one in the first change of any
-/// definition after a release.
-pub const SCHEMA: u32 = 1;
 
 /// Returns the number of a definition's schema, or 0 for a definition without
 /// a number. The definitions before the first numbered ones have none.

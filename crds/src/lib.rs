@@ -36,6 +36,7 @@ mod objects;
 mod rejection;
 mod resolve;
 mod resolved;
+mod schema;
 mod service;
 
 pub use availability::{Availability, BelowMinimum, OnFailure, Quantity, SorryServer};

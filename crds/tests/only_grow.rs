@@ -149,7 +149,7 @@ fn a_definition_that_changed_since_the_last_release_has_a_higher_number() {
         let is_same = spec(&before) == spec(&definition);
         assert!(
             is_same || crd::schema_of(&before) < crd::schema_of(&definition),
-            "{name} has changed: add one to crds::crd::SCHEMA"
+            "{name} has changed: add one to SCHEMA in crds/src/schema.rs"
         );
     }
 }

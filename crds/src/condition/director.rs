@@ -6,7 +6,7 @@ use std::{
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
 use super::{FALSE, TRUE, UNKNOWN, condition, count, kind, named, reason};
-use crate::{advice::APPLY_DEFINITIONS, crd::SCHEMA};
+use crate::{advice::APPLY_DEFINITIONS, schema::SCHEMA};
 
 /// The types of the conditions that a Director's agent writes, the most
 /// important first. The controller writes the others.
