@@ -25,6 +25,9 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
+/// The pause before the next look at a definition that is being deleted.
+const DELETION_PAUSE: Duration = Duration::from_secs(5);
+
 /// How long a request may wait for the API server's answer.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
@@ -37,12 +40,20 @@ pub(crate) async fn upgrade(client: Client, complaints: Complaints) {
     let mut pause = FIRST_PAUSE;
     loop {
         let mut failed = Vec::new();
+        let mut has_error = false;
         for definition in remaining {
             let upgraded = time::timeout(ANSWER_TIME, upgrade_one(&api, &definition)).await;
             match upgraded.unwrap_or_else(|_| Err(kube::Error::Service("no answer".into()))) {
                 Ok(true) => {}
-                Ok(false) => failed.push(definition),
+                Ok(false) => {
+                    let name = name(&definition);
+                    complaints.warn(&format!(
+                        "{name} is being deleted, and is installed when it is gone"
+                    ));
+                    failed.push(definition);
+                }
                 Err(error) => {
+                    has_error = true;
                     complain(&definition, &error, &complaints);
                     failed.push(definition);
                 }
@@ -52,8 +63,12 @@ pub(crate) async fn upgrade(client: Client, complaints: Complaints) {
             return;
         }
         remaining = failed;
-        time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        if has_error {
+            time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        } else {
+            time::sleep(DELETION_PAUSE).await;
+        }
     }
 }
 

@@ -104,8 +104,9 @@ fn is_same_holder(new: &Status, published: Option<&Status>) -> bool {
 }
 
 /// Whether another director holds the VIP of a service. While directors use a
-/// change one after another, only some of many holders are known. So one holder
-/// instead of several, or several instead of one, is no news then.
+/// change one after another, the holders are known one after another too. So a
+/// name that comes or goes is no news then: a status has no name if several
+/// directors hold the VIP, or none.
 fn is_other_holder(new: &Status, published: Option<&Status>) -> bool {
     match (name_of_holder(Some(new)), name_of_holder(published)) {
         (Some(new), Some(old)) => new != old,

@@ -95,6 +95,10 @@ pub struct Outbox {
     /// The soft and the brief differences of the waiting statuses, and since when
     /// each lasts.
     differs_since: BTreeMap<Id, (Difference, Time)>,
+    /// For each of these two differences, a time before which no status has had
+    /// it for long enough. While thousands of statuses wait, no search looks at
+    /// them.
+    none_before: BTreeMap<Difference, Time>,
     /// The object of the last status that was sent because of a soft
     /// difference. The search for the next such status starts after this
     /// object, so that every object gets its turn.
@@ -122,6 +126,7 @@ impl Outbox {
         match pass.scope.ids() {
             None => {
                 self.letters.clear();
+                self.none_before.clear();
                 before = std::mem::take(&mut self.differs_since);
             }
             Some(ids) => {
@@ -148,6 +153,10 @@ impl Outbox {
                 let same = before.get(&letter.id).copied();
                 let same = same.filter(|(before, _)| *before == letter.difference);
                 let since = same.unwrap_or((letter.difference, now));
+                let lasting = since.1 + LASTING;
+                let none_before = self.none_before.entry(letter.difference);
+                let none_before = none_before.or_insert(lasting);
+                *none_before = lasting.min(*none_before);
                 self.differs_since.insert(letter.id.clone(), since);
             }
             let alike = self.letters.entry(letter.difference).or_default();
@@ -208,6 +217,9 @@ impl Outbox {
         let Some(letters) = self.letters.get(&difference) else {
             return Vec::new();
         };
+        if now < self.none_before(difference) {
+            return Vec::new();
+        }
         let turn = match (difference, &self.last_soft) {
             (Difference::Soft, Some(last)) => Bound::Excluded(last),
             _ => Bound::Unbounded,
@@ -273,6 +285,7 @@ impl Outbox {
                 Difference::Soft => self.soft.ready_at(SOFT_BURST, SOFT_PAUSE, now),
                 _ => Time::ZERO,
             };
+            let not_before = not_before.max(self.none_before(*difference));
             let mut waiting = letters
                 .values()
                 .filter(|letter| !self.under_way.contains(&letter.id))
@@ -289,6 +302,11 @@ impl Outbox {
             earliest = [earliest, first].into_iter().flatten().min();
         }
         earliest
+    }
+
+    fn none_before(&self, difference: Difference) -> Time {
+        let none_before = self.none_before.get(&difference);
+        none_before.copied().unwrap_or(Time::ZERO)
     }
 
     fn ready_at(&self, letter: &Letter) -> Time {

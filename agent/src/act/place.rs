@@ -157,7 +157,7 @@ fn look(
 ) -> Result<(Vec<Interface>, AddressPlan), crate::host::netlink::LinkError> {
     let mut interfaces = edges.links.interfaces()?;
     adopt_marked(state, &interfaces);
-    let taken = taken_from_us(state, wish.addresses.holding);
+    let taken = taken_from_us(state);
     let plan_of = |state: &State, interfaces: &[Interface]| {
         let wanted = Wanted {
             addresses: wanted,
@@ -248,7 +248,7 @@ fn needs_claim(placed: &Placement) -> bool {
 
 /// Returns the addresses to remove from this host because another host has
 /// them.
-fn taken_from_us(state: &State, holding: Holding) -> BTreeSet<IpAddr> {
+fn taken_from_us(state: &State) -> BTreeSet<IpAddr> {
     let Segment {
         verdicts, orders, ..
     } = &state.segment;
@@ -256,10 +256,6 @@ fn taken_from_us(state: &State, holding: Holding) -> BTreeSet<IpAddr> {
         let verdict = verdicts.get(address).map(|(verdict, _)| verdict);
         match (order, verdict) {
             (Order::Watch(_), Some(Verdict::Taken(_))) => true,
-            // A director that could not ask for the address again keeps it.
-            (Order::Hold(..), Some(Verdict::GivenUp(_))) => {
-                matches!(holding, Holding::Take | Holding::TakeOver)
-            }
             (Order::Hold(..), Some(Verdict::Contested(_))) => {
                 state.ours.taken_over.contains(address)
             }

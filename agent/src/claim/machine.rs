@@ -12,8 +12,7 @@
 //! The state machine follows RFC 5227 for IPv4 and RFC 4862 for IPv6. Beyond
 //! the RFCs, the state machine keeps probing for an address while another host
 //! has the address. The state machine also listens for hosts that claim an
-//! address of this host. On a slow host or segment, two hosts may add an address
-//! in the same seconds. Then the host with the lower Ethernet address keeps it.
+//! address of this host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,11 +63,6 @@ const DEFENCE: Duration = Duration::from_secs(10);
 /// How long the agent reports a conflict about an address after the last frame
 /// of the other host.
 const CONTESTED_FOR: Duration = Duration::from_secs(60);
-/// How long after an addition that followed a claim two hosts may find that both
-/// have just added the address. Then the host with the higher Ethernet address
-/// gives it up, and the other host keeps it. Later, a host keeps and defends its
-/// addresses.
-const JUST_ADDED: Duration = Duration::from_secs(40);
 
 /// The loop's order to the claims thread about one address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -138,11 +132,6 @@ enum State {
     Held {
         number: u64,
         since: Duration,
-        /// When the address was added after a claim. An address that was there
-        /// at the agent's start, or that the agent only restored, has no time.
-        claimed: Option<Duration>,
-        /// Whether another host that has just added the address keeps it.
-        is_given_up: bool,
         /// How many of the [`ANNOUNCEMENTS`] were already sent for the address.
         said: usize,
         defended: Option<Duration>,
@@ -217,17 +206,10 @@ impl Claims {
             {
                 claim.due
             }
-            (Order::Hold(_, number), before) => {
-                let claimed = match before {
-                    State::Asking { .. } | State::Free => Some(now),
-                    State::Held { claimed, .. } => *claimed,
-                    State::Watched { .. } => None,
-                };
+            (Order::Hold(_, number), _) => {
                 claim.state = State::Held {
                     number,
                     since: now,
-                    claimed,
-                    is_given_up: false,
                     said: 0,
                     defended: None,
                     contested: None,
@@ -275,14 +257,10 @@ impl Claims {
                 State::Held {
                     contested,
                     defended,
-                    claimed,
-                    is_given_up,
                     ..
                 },
                 Word::Has,
             ) => {
-                let is_new = claimed.is_some_and(|at| now < at + JUST_ADDED);
-                *is_given_up |= is_new && from < mine;
                 *contested = Some((from, now));
                 let rest = defended.map_or(now, |at| at + DEFENCE);
                 claim
@@ -425,7 +403,6 @@ fn step(
             said,
             defended,
             contested,
-            is_given_up,
             ..
         } => {
             let mut word = None;
@@ -439,7 +416,6 @@ fn step(
             if let Some((_, at)) = *contested {
                 if at + CONTESTED_FOR <= now {
                     *contested = None;
-                    *is_given_up = false;
                 } else if defended.is_none_or(|last| last < at && last + DEFENCE <= now) {
                     *defended = Some(now);
                     word = Some(Word::Has);
@@ -465,12 +441,8 @@ impl Claim {
             State::Free => Verdict::Free(self.card.index),
             State::Held {
                 contested: Some((mac, _)),
-                is_given_up,
                 ..
-            } => match is_given_up {
-                true => Verdict::GivenUp(mac),
-                false => Verdict::Contested(mac),
-            },
+            } => Verdict::Contested(mac),
             State::Watched { taken: Some(mac) } => Verdict::Taken(mac),
             State::Held { .. } | State::Watched { taken: None } => Verdict::Held,
         }

@@ -190,8 +190,8 @@ pub struct Wanted<'a> {
     /// Whether the administrator allows removals at the moment.
     pub is_released: bool,
     /// The addresses that leave this host because another host has them. These
-    /// are watched addresses, addresses that were taken over from a failed
-    /// director, and addresses that two hosts added in the same seconds.
+    /// are watched addresses, and addresses that were taken over from a failed
+    /// director.
     pub taken: &'a BTreeSet<IpAddr>,
     /// Addresses of ours to keep even if no service wants them, each with its
     /// interface.
@@ -292,9 +292,6 @@ fn plan_mine(
     }
     if wanted.taken.contains(&address) {
         plan.remove.push(placement(address, interface));
-        // The second look asks for the address again, where this director may
-        // take it.
-        plan.moves = true;
         return;
     }
     if *wanted.rule == AddressRule::Manual {

@@ -18,7 +18,4 @@ pub enum Verdict {
     /// This host has the address, but another host with the given MAC address
     /// also claims the address.
     Contested(Mac),
-    /// This host has just added the address after a claim, and so has the host
-    /// with the given MAC address, which keeps it.
-    GivenUp(Mac),
 }

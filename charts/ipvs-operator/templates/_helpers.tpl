@@ -74,7 +74,7 @@ release or to none. Helm would fail too, without the command. */}}
 {{- $namespace := index $annotations "meta.helm.sh/release-namespace" | default "" }}
 {{- if or (ne $owner .root.Release.Name) (ne $namespace .root.Release.Namespace) }}
 {{- $whose := $owner | empty | ternary "to no release" (printf "to the release %s in namespace %s" $owner $namespace) }}
-{{- fail (printf "\n\nDirectorGroup %s exists, and belongs %s. To take it over, with the spec from your values:\n\n  helm upgrade --install %s CHART --namespace %s --take-ownership --set takeOwnership=true\n\nTo leave it alone: --set-json 'directorGroups={\"%s\":null}'\n" .group $whose .root.Release.Name .root.Release.Namespace .group) }}
+{{- fail (printf "\n\nDirectorGroup %s exists, and belongs %s. To take it over, with the spec from your values:\n\n  helm upgrade --install %s CHART --namespace %s --take-ownership --set takeOwnership=true\n\nTo leave it alone: --set-json 'directorGroups.%s=null'\n" .group $whose .root.Release.Name .root.Release.Namespace (replace "." "\\." .group)) }}
 {{- end }}
 {{- end }}
 {{- end }}

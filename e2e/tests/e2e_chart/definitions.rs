@@ -1,10 +1,11 @@
 //! Upgrades of the definitions: by the controller that leads, and never back.
 
+use crds::crd::SCHEMA;
 use e2e::{
     Process,
     cluster::{
-        Cluster, PATIENCE, example, start_agent, value, wait_for, wait_for_words, wait_until_ready,
-        workspace,
+        Cluster, PATIENCE, controller, example, start_agent, value, wait_for, wait_for_words,
+        wait_until_ready, workspace,
     },
     course::{Course, another_service},
     eventually, kubectl, kubectl_apply,
@@ -64,7 +65,11 @@ fn expect_in_log(controller: &Process, words: &str) {
 fn the_controller_that_leads_upgrades_older_definitions_and_leaves_newer_ones() {
     let mut cluster = Cluster::start();
     let course = Course::nat();
-    expect_schemas("1");
+    let (this, next) = (SCHEMA.to_string(), (SCHEMA + 1).to_string());
+    expect_schemas(&this);
+    let mut without_upgrades = controller("controller-without-upgrades");
+    without_upgrades.env("IPVS_UPGRADE_DEFINITIONS", "false");
+    cluster.replace_controller(&mut without_upgrades);
     install_the_last_release();
     expect_schemas("");
     let _agent = start_agent(&course.director, "director1");
@@ -82,10 +87,10 @@ fn the_controller_that_leads_upgrades_older_definitions_and_leaves_newer_ones() 
     wait_for("idir/director1", "Reporting", "True");
 
     cluster.restart_controller();
-    expect_schemas("1");
+    expect_schemas(&this);
     expect_in_log(
         &cluster.controller,
-        "upgraded directors.ipvs.dev from schema 0 to 1",
+        &format!("upgraded directors.ipvs.dev from schema 0 to {this}"),
     );
     wait_for("idir/director1", "DefinitionOlder", "False");
     wait_for("idir/director1", "Ready", "True");
@@ -93,22 +98,23 @@ fn the_controller_that_leads_upgrades_older_definitions_and_leaves_newer_ones() 
     // A definition of a later release stays, with what this release does not
     // know.
     let newer = r#"[
-        {"op": "replace", "path": "/metadata/annotations/ipvs.dev~1schema", "value": "2"},
+        {"op": "replace", "path": "/metadata/annotations/ipvs.dev~1schema", "value": "NEXT"},
         {"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/later",
          "value": {"type": "string"}}
     ]"#;
     let directors = "crd/directors.ipvs.dev";
-    kubectl(&["patch", directors, "--type=json", "-p", newer]);
+    let newer = newer.replace("NEXT", &next);
+    kubectl(&["patch", directors, "--type=json", "-p", &newer]);
     // A definition that is missing is installed: a new release may bring a kind.
     kubectl(&["delete", "crd/directorgroupmembers.ipvs.dev"]);
     cluster.restart_controller();
     expect_in_log(
         &cluster.controller,
-        "directors.ipvs.dev has the newer schema 2, and stays",
+        &format!("directors.ipvs.dev has the newer schema {next}, and stays"),
     );
     expect_in_log(
         &cluster.controller,
-        "installed directorgroupmembers.ipvs.dev, schema 1",
+        &format!("installed directorgroupmembers.ipvs.dev, schema {this}"),
     );
     let later =
         "{.spec.versions[0].schema.openAPIV3Schema.properties.status.properties.later.type}";

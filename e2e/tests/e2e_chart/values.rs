@@ -134,12 +134,15 @@ fn the_controller_may_upgrade_definitions_unless_the_value_turns_it_off() {
 }
 
 #[test]
-fn a_group_without_a_spec_is_not_rendered() {
-    let all = rendered(&[]);
-    let none = rendered(&["--set-json", r#"directorGroups={"default":null}"#]);
-    for (manifests, expected) in [(all, true), (none, false)] {
-        let found = manifests.contains("kind: DirectorGroup\n");
-        assert_eq!(found, expected);
+fn a_group_without_a_spec_is_not_rendered_and_the_others_keep_theirs() {
+    let values = every_value();
+    let values = values.to_string_lossy();
+    for (group, left) in [("canary", "onConflict: Leave"), ("default", "name: test")] {
+        let option = format!("directorGroups.{group}=null");
+        let manifests = rendered(&["--values", &values, "--set-json", &option]);
+        let groups = manifests.matches("kind: DirectorGroup\n").count();
+        assert_eq!(groups, 1, "without {group}");
+        assert!(manifests.contains(left), "{left} without {group}");
     }
 }
 

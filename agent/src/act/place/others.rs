@@ -21,7 +21,7 @@ const MOST_SUSPECTS: usize = 100;
 pub(super) fn name(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, plan: &mut AddressPlan) {
     for address in plan.cards.keys() {
         let verdict = state.segment.verdicts.get(address);
-        if let Some((Verdict::Contested(mac) | Verdict::GivenUp(mac), _)) = verdict {
+        if let Some((Verdict::Contested(mac), _)) = verdict {
             plan.contested.insert(*address, (*mac, Vec::new()));
         }
     }

@@ -349,32 +349,6 @@ fn a_vip_of_the_named_holder_is_not_given_up_for_a_host_that_answers() {
 }
 
 #[test]
-fn a_vip_that_another_host_added_in_the_same_seconds_is_removed_and_asked_for_again() {
-    let world = world();
-    let mut agent = Agent::start(&world);
-    agent.round(&web());
-    agent.hear(Verdict::Free(2));
-    agent.round(&web());
-    agent.hear(Verdict::GivenUp(OTHER));
-    for holding in [Holding::Undecided, Holding::KeepOnly, Holding::Wait] {
-        agent.try_round(&web(), holding).expect("a round");
-        let here = world.interfaces_with(ip(WEB));
-        assert_eq!(here, ["eth0"], "it could not be asked for: {holding:?}");
-    }
-    let outcome = agent.round(&web());
-    assert_eq!(world.interfaces_with(ip(WEB)), [""; 0]);
-    assert_eq!(outcome.missing[&ip(WEB)], Missing::Asking);
-    assert_eq!(agent.orders(), [(ip(WEB), Order::Ask(card()))]);
-    agent.hear(Verdict::Taken(OTHER));
-    let outcome = agent.round(&web());
-    assert!(
-        matches!(outcome.missing[&ip(WEB)], Missing::Taken(OTHER, _)),
-        "the other host is named: {:?}",
-        outcome.missing
-    );
-}
-
-#[test]
 fn a_vip_that_another_host_claims_during_the_round_is_not_added() {
     let world = world();
     let mut agent = Agent::start(&world);

@@ -22,7 +22,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// How often an older definition is read again, because it may be upgraded.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How often an agent that may not read the definition tries it again.
-const FORBIDDEN: Duration = Duration::from_secs(600);
+const FORBIDDEN: Duration = Duration::from_secs(60);
 
 /// The installed definition of Directors.
 pub(super) struct Definition {

@@ -300,7 +300,7 @@ async fn a_definition_that_becomes_older_under_a_running_agent_is_read_again() {
     let identity = identity();
     let mut scene = scene(&identity, &[]).await;
     scene.install(own_definition());
-    time::advance(Duration::from_secs(600)).await;
+    time::advance(Duration::from_secs(60)).await;
     assert!(scene.reporter.report(Some(&well())).await);
     assert_eq!(
         scene.definition_older().map(|(status, _)| status),
