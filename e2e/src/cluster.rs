@@ -25,7 +25,10 @@ use crate::{
 pub const NAMESPACE: &str = "ipvs-operator";
 /// The namespace of the directors' Leases, which the chart creates.
 pub const DIRECTORS_NAMESPACE: &str = "ipvs-directors";
-pub use self::{older::OlderDefinition, status::*};
+pub use self::{
+    older::{KINDS, OlderDefinition, install_the_last_definitions},
+    status::*,
+};
 pub use crate::wait::PATIENCE;
 
 /// The installed chart with a running controller. Dropping a `Cluster` deletes

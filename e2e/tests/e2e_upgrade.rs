@@ -17,12 +17,12 @@ use crds::crd::SCHEMA;
 use e2e::{
     Asking, Host, Process, Transfers,
     cluster::{
-        Cluster, PATIENCE, agent, chart, controller, example, install_chart_from, name_holder,
-        value, wait_for, wait_until_ready, workspace,
+        Cluster, PATIENCE, agent, chart, controller, example, install_chart_from,
+        install_the_last_definitions, name_holder, value, wait_for, wait_until_ready,
     },
     control::try_kubectl,
     course::{Course, DR_VIP},
-    eventually, kubectl, kubectl_apply,
+    eventually, kubectl_apply,
     layout::Which,
 };
 
@@ -79,21 +79,6 @@ impl Release {
         let environment = usual.get_envs();
         command.envs(environment.filter_map(|(name, value)| Some((name, value?))));
         command
-    }
-}
-
-/// Replaces the definitions by those of the last release, as a first install of
-/// that release leaves them.
-fn install_older_definitions() {
-    for kind in [
-        "directorgroupmembers",
-        "directorgroups",
-        "directors",
-        "ipvsvirtualservices",
-        "realservers",
-    ] {
-        let file = workspace().join(format!("crds/tests/released/{kind}.yaml"));
-        kubectl(&["replace", "-f", &file.to_string_lossy()]);
     }
 }
 
@@ -271,7 +256,7 @@ fn upgrade_and_downgrade(first: First) {
         agents: Vec::new(),
     };
     Release::Last.install_chart();
-    install_older_definitions();
+    install_the_last_definitions();
     assert_eq!(schema(), "", "the last release has no numbers");
     fleet.change_controller(Release::Last);
     name_holder("director1");

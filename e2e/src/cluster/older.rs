@@ -1,7 +1,28 @@
 //! A definition of an older version, as after an upgrade of the programs alone.
 
-use super::value;
+use super::{value, workspace};
 use crate::control::{kubectl, try_kubectl};
+
+/// The plural names of the kinds that the chart defines.
+pub const KINDS: [&str; 5] = [
+    "directorgroupmembers",
+    "directorgroups",
+    "directors",
+    "ipvsvirtualservices",
+    "realservers",
+];
+
+/// Replaces all definitions by those of the last release, as a first install of
+/// that release leaves them. They have no schema number.
+///
+/// # Panics
+/// Panics if kubectl fails.
+pub fn install_the_last_definitions() {
+    for kind in KINDS {
+        let file = workspace().join(format!("crds/tests/released/{kind}.yaml"));
+        kubectl(&["replace", "-f", &file.to_string_lossy()]);
+    }
+}
 
 const DEFINITION: &str = "crd/directors.ipvs.dev";
 const FIELD: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/sysctls";

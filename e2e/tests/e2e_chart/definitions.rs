@@ -4,20 +4,12 @@ use crds::crd::SCHEMA;
 use e2e::{
     Process,
     cluster::{
-        Cluster, PATIENCE, controller, example, start_agent, value, wait_for, wait_for_words,
-        wait_until_ready, workspace,
+        Cluster, KINDS, PATIENCE, controller, example, install_the_last_definitions, start_agent,
+        value, wait_for, wait_for_words, wait_until_ready,
     },
     course::{Course, another_service},
     eventually, kubectl, kubectl_apply,
 };
-
-const KINDS: [&str; 5] = [
-    "directorgroupmembers",
-    "directorgroups",
-    "directors",
-    "ipvsvirtualservices",
-    "realservers",
-];
 
 /// Returns the schema number of each installed definition.
 fn schemas() -> Vec<String> {
@@ -37,16 +29,7 @@ fn expect_schemas(expected: &str) {
     );
 }
 
-/// Replaces the definitions by those of the last release. They have no number.
-fn install_the_last_release() {
-    for kind in KINDS {
-        let file = workspace().join(format!("crds/tests/released/{kind}.yaml"));
-        kubectl(&["replace", "-f", &file.to_string_lossy()]);
-    }
-}
-
-/// Returns the log of a controller that has begun to lead, once the log contains
-/// `words`.
+/// Waits until a controller's log contains `words`.
 fn expect_in_log(controller: &Process, words: &str) {
     eventually(
         &format!("the controller to log {words:?}"),
@@ -70,7 +53,7 @@ fn the_controller_that_leads_upgrades_older_definitions_and_leaves_newer_ones() 
     let mut without_upgrades = controller("controller-without-upgrades");
     without_upgrades.env("IPVS_UPGRADE_DEFINITIONS", "false");
     cluster.replace_controller(&mut without_upgrades);
-    install_the_last_release();
+    install_the_last_definitions();
     expect_schemas("");
     let _agent = start_agent(&course.director, "director1");
     kubectl_apply(&example("nat-cluster.yaml"));
