@@ -8,8 +8,10 @@ use tokio::time;
 use crate::{pauses::Pauses, said::Said};
 
 /// The maximum wait for the API server's answer to a write. Without a limit, a
-/// dead connection would block the agent.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// dead connection would block the agent. When all directors of a large fleet
+/// report at once, the API server queues their reports for longer than 10 s. A
+/// report that is given up and written again would make the queue longer.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// Why a write failed.
 pub(super) struct Failure {
