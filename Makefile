@@ -36,6 +36,10 @@ lab-tools:
 build: ## Build the programs, optimised
 	$(CARGO) build --locked --release --workspace --bins
 
+.PHONY: images
+images: ## Build the images without Docker, for amd64, into target/images
+	@e2e/tools/images target/images amd64
+
 .PHONY: fmt
 fmt: ## Format the code
 	$(CARGO) fmt --all
