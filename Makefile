@@ -87,8 +87,9 @@ bench: ## Measure speed and cost, 25 minutes; BENCH=--check fails if one is shor
 	$(CARGO) run --locked --quiet --release --package bench -- $(BENCH)
 
 .PHONY: generate
-generate: ## Write the generated files: the chart's custom resource definitions
+generate: ## Write the generated files: the chart's custom resource definitions and README
 	$(CARGO) run --locked --package crds --bin crdgen
+	$(CARGO) run --locked --package e2e --bin values-page
 
 .PHONY: clean
 clean: ## Remove what was built, the lab's tools included

@@ -12,6 +12,10 @@
 //!       Host ═ Segment ═ Host          network namespaces that the test makes: client, directors, servers
 //! ```
 //!
+//! `e2e_nodes` runs with `lab run --nodes 2`. Then a bridge takes the place of the
+//! tap, and joins the guest with two nodes: machines under QEMU with containerd,
+//! kubelet and kube-proxy.
+//!
 //! Tests and the demo use this library *inside* the guest. If a function cannot
 //! set something up, the function panics. The panic message names the failed
 //! command and the command's error. Functions whose failure a test may expect
@@ -39,6 +43,7 @@ pub mod small_disk;
 pub mod suite;
 pub mod trace;
 mod transfers;
+pub mod values_page;
 pub mod wait;
 pub mod weights;
 pub mod wire;

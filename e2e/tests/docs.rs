@@ -7,7 +7,10 @@ use std::fs;
 
 use agent::args::Args;
 use clap::Parser;
-use e2e::cluster::workspace;
+use e2e::{
+    cluster::{chart, workspace},
+    values_page::values_page,
+};
 
 use self::pages::{Page, pages};
 
@@ -34,6 +37,13 @@ fn each_block_of_commands_is_run_in_the_lab_or_says_why_not() {
         }
     }
     expect_none(&wrong);
+}
+
+#[test]
+fn the_chart_s_readme_has_its_values() {
+    let read = |name| fs::read_to_string(chart().join(name)).expect("the chart has this file");
+    let page = values_page(&read("values.yaml")).expect("the values are YAML");
+    assert!(page == read("README.md"), "run `make generate`");
 }
 
 #[test]
