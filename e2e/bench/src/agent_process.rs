@@ -70,6 +70,9 @@ pub(crate) fn measure_idle() -> Result<()> {
     let share = used / IDLE.as_secs_f64() * 100.0;
     let name = format!("idle_{}", size.name());
     println!("{}", Figure::new(name, share, "%", Target::AtMost(3.0)));
+    let resident = mebibytes(id, "VmRSS")?;
+    let name = format!("idle_{}_resident", size.name());
+    println!("{}", Figure::new(name, resident, "MiB", Target::Reported));
     Ok(())
 }
 
