@@ -6,13 +6,15 @@
 //! connection carries one JSON request and one JSON answer.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{DIR, Which, admin_kubeconfig, control_service, file, kubeconfig};
+use crate::layout::{
+    DIR, Which, admin_kubeconfig, control_service, file, kubeconfig, node_name, node_service,
+};
 
 /// The timeout of a request to the host side. A normal request takes less than
 /// this time. If the host side hangs, the timeout makes the test fail before
@@ -48,6 +50,11 @@ pub enum Request {
     NamespaceController {
         /// The action on the namespace controller, such as stopping it.
         namespaces: Switch,
+    },
+    /// Run a program on a node. The request goes to the node itself.
+    OnNode {
+        /// The program and its arguments.
+        on_node: Vec<String>,
     },
 }
 
@@ -108,7 +115,11 @@ impl Response {
 /// Returns an error if the host side's control service cannot be reached or
 /// does not answer.
 pub fn ask(request: &Request) -> io::Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&control_service(), PATIENCE)?;
+    ask_at(control_service(), request)
+}
+
+fn ask_at(service: SocketAddr, request: &Request) -> io::Result<Response> {
+    let mut stream = TcpStream::connect_timeout(&service, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&serde_json::to_vec(request)?)?;
     stream.shutdown(Shutdown::Write)?;
@@ -212,6 +223,19 @@ pub fn helm(args: &[&str]) -> String {
 #[track_caller]
 pub fn try_helm(args: &[&str]) -> Response {
     run(Tool::Helm, args, "")
+}
+
+/// Runs a program on a node of the lab, and returns its output.
+///
+/// # Panics
+/// Panics if the node does not answer, or if the command fails.
+#[track_caller]
+pub fn on_node(number: u8, command: &[&str]) -> String {
+    let on_node = command.iter().map(|&word| word.to_owned()).collect();
+    let name = node_name(number);
+    let response = ask_at(node_service(number), &Request::OnNode { on_node })
+        .unwrap_or_else(|error| panic!("{name} runs {command:?}: {error}"));
+    must(&name, command, response)
 }
 
 /// An API server that a test has stopped. Dropping an `ApiServerAway` starts

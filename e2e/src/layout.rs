@@ -68,6 +68,24 @@ pub fn control_service() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(HOST_SIDE), CONTROL_PORT)
 }
 
+/// The network of the services of Kubernetes.
+pub const SERVICE_NETWORK: &str = "10.96.0.0/16";
+
+/// Returns the address of a node. The first node has the number 1.
+pub fn node_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 10 + number)
+}
+
+/// Returns the name of a node, which is also the name of its Node object.
+pub fn node_name(number: u8) -> String {
+    format!("node{number}")
+}
+
+/// Returns the address at which a node runs commands for tests.
+pub fn node_service(number: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(node_address(number)), CONTROL_PORT)
+}
+
 /// Returns the path of a file in the lab's folder.
 pub fn file(name: &str) -> PathBuf {
     Path::new(DIR).join(name)

@@ -11,8 +11,8 @@ use anyhow::{Result, bail};
 use e2e::host::run_here;
 use e2e::layout::Which;
 use e2e::layout::{
-    ADMIN_TOKEN, DIR, HOST_SIDE, admin_kubeconfig, api_server, api_server_dir, client_authority,
-    kubeconfig,
+    ADMIN_TOKEN, DIR, HOST_SIDE, SERVICE_NETWORK, admin_kubeconfig, api_server, api_server_dir,
+    client_authority, kubeconfig,
 };
 
 use crate::background::Background;
@@ -179,7 +179,7 @@ impl ApiServer {
             "--service-account-issuer=https://kubernetes.default.svc",
             &format!("--service-account-key-file={DIR}/service-accounts.key"),
             &format!("--service-account-signing-key-file={DIR}/service-accounts.key"),
-            "--service-cluster-ip-range=10.96.0.0/16",
+            &format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
         ]);
         command
     }

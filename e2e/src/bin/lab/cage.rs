@@ -40,7 +40,7 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
     let kernel = run
         .kernel
         .unwrap_or_else(|| tools::kernel_for(&run.program));
-    tools::check(kernel, run.api_server)?;
+    tools::check(kernel, run.api_server, run.nodes > 0)?;
 
     let signals = Signals::block()?;
     outside::make_folder()?;

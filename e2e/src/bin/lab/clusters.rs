@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use e2e::cluster::tokens_that_last;
 use e2e::host::run_here;
 use e2e::layout::Which;
-use e2e::layout::{admin_kubeconfig, client_authority, file};
+use e2e::layout::{admin_kubeconfig, api_server_dir, client_authority, file};
 
 use crate::api_server::{ApiServer, unpoisoned};
 use crate::background::Background;
+use crate::go_programs::in_go;
 use crate::kubectl;
 use crate::tools::built;
 
@@ -20,6 +21,8 @@ pub(crate) struct Clusters {
     pub(crate) first: ApiServer,
     pub(crate) other: ApiServer,
     pub(crate) namespaces: NamespaceController,
+    /// The other parts of Kubernetes, for a cluster with nodes.
+    controllers: Mutex<[Background; 2]>,
     /// Lives as long as the lab.
     _kubectl: Background,
 }
@@ -56,7 +59,45 @@ impl Clusters {
             namespaces: NamespaceController(Mutex::new(Background::new(
                 "kube-controller-manager".to_owned(),
             ))),
+            controllers: Mutex::new(
+                ["kube-controller-manager", "kube-scheduler"]
+                    .map(|name| Background::new(name.to_owned())),
+            ),
         })
+    }
+
+    /// Starts kube-controller-manager with all its controllers, and
+    /// kube-scheduler, for the first cluster.
+    pub(crate) fn start_controllers(&self) -> Result<()> {
+        let kubeconfig = format!("--kubeconfig={}", admin_kubeconfig(Which::First).display());
+        let [manager, scheduler] = &mut *unpoisoned(&self.controllers);
+        let key = file("service-accounts.key");
+        let authority = api_server_dir(Which::First).join("apiserver.crt");
+        manager.start(
+            in_go(built("kube-controller-manager"))
+                .args([
+                    &kubeconfig,
+                    "--leader-elect=false",
+                    "--bind-address=127.0.0.1",
+                ])
+                .arg(format!("--cert-dir={}", file("controllers").display()))
+                .arg(format!(
+                    "--service-account-private-key-file={}",
+                    key.display()
+                ))
+                .arg(format!("--root-ca-file={}", authority.display())),
+        )?;
+        scheduler.start(
+            in_go(built("kube-scheduler"))
+                .args([
+                    &kubeconfig,
+                    "--leader-elect=false",
+                    "--bind-address=127.0.0.1",
+                ])
+                .arg(format!("--cert-dir={}", file("scheduler").display())),
+        )?;
+        manager.check()?;
+        scheduler.check()
     }
 }
 

@@ -1,7 +1,8 @@
-//! Carries out the guest's requests to the host side (`e2e::control`).
+//! Carries out the guest's requests to the host side and to the nodes
+//! (`e2e::control`).
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +10,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use e2e::control::{Request, Response, Switch, Tool};
 use e2e::layout::Which;
-use e2e::layout::control_service;
+use e2e::layout::{control_service, node_service};
 
 use crate::clusters::Clusters;
 use crate::go_programs::administrator;
@@ -18,12 +19,35 @@ use crate::kubectl;
 /// Starts the control service, which listens at the host side's address until
 /// the lab ends.
 pub(crate) fn start(clusters: Option<Arc<Clusters>>) -> Result<()> {
-    let listener = TcpListener::bind(control_service()).context("the control service")?;
+    listen(control_service(), move |request| {
+        answer(request, clusters.as_deref())
+    })
+}
+
+/// Starts the control service of a node, which runs commands there.
+pub(crate) fn start_on_node(number: u8) -> Result<()> {
+    listen(node_service(number), |request| match request {
+        Request::OnNode { on_node } => {
+            let (program, args) = on_node.split_first().context("no command")?;
+            run_program(Command::new(program).args(args), "").context(program.clone())
+        }
+        _ => bail!("a node only runs commands"),
+    })
+}
+
+type Answer = dyn Fn(&Request) -> Result<Response> + Send + Sync;
+
+fn listen(
+    address: SocketAddr,
+    answer: impl Fn(&Request) -> Result<Response> + Send + Sync + 'static,
+) -> Result<()> {
+    let listener = TcpListener::bind(address).context("the control service")?;
+    let answer: Arc<Answer> = Arc::new(answer);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let clusters = clusters.clone();
+            let answer = Arc::clone(&answer);
             thread::spawn(move || {
-                if let Err(error) = serve(stream, clusters.as_deref()) {
+                if let Err(error) = serve(stream, &*answer) {
                     eprintln!("lab: the control service: {error:#}");
                 }
             });
@@ -32,11 +56,11 @@ pub(crate) fn start(clusters: Option<Arc<Clusters>>) -> Result<()> {
     Ok(())
 }
 
-fn serve(mut stream: TcpStream, clusters: Option<&Clusters>) -> Result<()> {
+fn serve(mut stream: TcpStream, answer: &Answer) -> Result<()> {
     let mut request = Vec::new();
     stream.read_to_end(&mut request)?;
     let request = serde_json::from_slice(&request).context("a request that cannot be parsed")?;
-    let response = answer(&request, clusters).unwrap_or_else(|error| Response {
+    let response = answer(&request).unwrap_or_else(|error| Response {
         status: -1,
         stdout: String::new(),
         stderr: format!("{error:#}"),
@@ -83,6 +107,7 @@ fn answer(request: &Request, clusters: Option<&Clusters>) -> Result<Response> {
             }
             Ok(done())
         }
+        Request::OnNode { .. } => bail!("the host side is no node"),
     }
 }
 

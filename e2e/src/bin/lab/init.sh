@@ -24,7 +24,7 @@ qemu)
 esac
 
 mount -t proc proc /proc
-mount --bind "$lab/modules" /lib/modules
+mount --bind "$lab/modules-$LAB_ROLE" /lib/modules
 modprobe overlay
 
 # What a program writes stays in memory and is gone with the guest, and every
@@ -35,7 +35,7 @@ mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mn
 cd /mnt/root
 mount --rbind /proc proc
 mount --rbind /dev dev
-mount --bind "$lab/modules" lib/modules
+mount --bind "$lab/modules-$LAB_ROLE" lib/modules
 mount "${share[@]}" ".$lab"
 pivot_root . mnt
 cd /
@@ -54,22 +54,25 @@ mount -t tmpfs tmpfs /dev/shm
 # The host's namespaces have their names in that folder.
 mount -t tmpfs tmpfs /run/netns
 
-# A new namespace starts as on a new machine, not as a copy of the first one.
-echo 2 >/proc/sys/net/core/devconf_inherit_init_net
+# A node keeps Debian's defaults: its sysctls, and the modules that it loads.
+if [ "$LAB_ROLE" = guest ]; then
+    # A new namespace starts as on a new machine, not as a copy of the first one.
+    echo 2 >/proc/sys/net/core/devconf_inherit_init_net
 
-# Schedulers, bridges, tunnels, iptables: the kernel loads them on demand, as it
-# does on a director. ip_vs_lblc and ip_vs_lblcr are loaded here: on demand they
-# can deadlock: the kernel holds the mutex of ip_vs while it loads a scheduler,
-# each of these modules waits for network namespaces that are being removed, and
-# their removal waits for the mutex. Seen on 6.1 and 6.12; all three then wait
-# forever.
-modprobe --all ip_vs ip_vs_lblc ip_vs_lblcr
+    # Schedulers, bridges, tunnels, iptables: the kernel loads them on demand, as
+    # it does on a director. ip_vs_lblc and ip_vs_lblcr are loaded here: on demand
+    # they can deadlock: the kernel holds the mutex of ip_vs while it loads a
+    # scheduler, each of these modules waits for network namespaces that are being
+    # removed, and their removal waits for the mutex. Seen on 6.1 and 6.12; all
+    # three then wait forever.
+    modprobe --all ip_vs ip_vs_lblc ip_vs_lblcr
+fi
 
 ip link set "$card" name wire
 
 output=$(output)
 test -c "$output"
 read -r program <"$lab/program"
-"$program" guest </dev/null >"$output" 2>&1 || true
+"$program" "$LAB_ROLE" </dev/null >"$output" 2>&1 || true
 sync
 busybox poweroff -f

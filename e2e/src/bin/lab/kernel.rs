@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use e2e::host::{ip_here, run_here};
 use e2e::layout::{GUEST, HOST_SIDE, MANAGEMENT_NETWORK, file};
 
-use crate::boot::{MEMORY, TAP, prepare_boot};
+use crate::boot::{MEMORY, Role, TAP, make_tap, prepare_boot};
 use crate::kind::{Kind, UML, UML_LIBRARY, UML_MODULES};
 use crate::qemu;
 use crate::tools::built;
@@ -18,9 +18,13 @@ use crate::tools::built;
 /// Linux.
 const PACKAGED_MODULES: &str = "/usr/lib/uml/modules";
 
+/// The bridge of the host side to which the guest and the nodes are connected.
+pub(crate) const BRIDGE: &str = "lan";
+
 /// Creates the network link to the guest and starts the guest. The standard
-/// error of the returned process is the output of the guest's program.
-pub(crate) fn start(kind: Kind) -> Result<Child> {
+/// error of the returned process is the output of the guest's program. In a lab
+/// with nodes, the link is a port of [`BRIDGE`].
+pub(crate) fn start(kind: Kind, has_nodes: bool) -> Result<Child> {
     let mut machine = match kind {
         Kind::Uml => {
             let mut machine = uml(&built(UML), &built(UML_MODULES))?;
@@ -32,10 +36,10 @@ pub(crate) fn start(kind: Kind) -> Result<Child> {
             machine.env("LD_PRELOAD", built(UML_LIBRARY));
             machine
         }
-        Kind::Qemu => qemu::machine()?,
+        Kind::Qemu => qemu::guest()?,
         Kind::Host => namespace()?,
     };
-    bring_up_wire()?;
+    bring_up_wire(has_nodes)?;
     machine
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -47,7 +51,8 @@ pub(crate) fn start(kind: Kind) -> Result<Child> {
 }
 
 fn uml(program: &Path, modules: &Path) -> Result<Command> {
-    let init = prepare_boot(modules)?;
+    let init = prepare_boot(modules, Role::Guest)?;
+    make_tap(TAP)?;
     let scratch = file("uml");
     fs::create_dir_all(&scratch)?;
     let mut machine = Command::new(program);
@@ -55,6 +60,7 @@ fn uml(program: &Path, modules: &Path) -> Result<Command> {
         .arg(format!("mem={MEMORY}M"))
         .args(["rootfstype=hostfs", "rootflags=/", "ro"])
         .args([format!("init={init}"), "LAB_KERNEL=uml".to_owned()])
+        .arg(format!("LAB_ROLE={}", Role::Guest))
         // The guest's first console carries the kernel's messages to the log.
         // The guest's second console carries only the program's output.
         .args([
@@ -99,11 +105,19 @@ fn namespace() -> Result<Command> {
     Ok(machine)
 }
 
-fn bring_up_wire() -> Result<()> {
+fn bring_up_wire(has_nodes: bool) -> Result<()> {
+    let mut wire = TAP;
+    if has_nodes {
+        wire = BRIDGE;
+        ip_here(&format!(
+            "link add {BRIDGE} type bridge mcast_snooping 0
+             link set {TAP} master {BRIDGE} up"
+        ))?;
+    }
     ip_here(&format!(
-        "address add {HOST_SIDE}/24 dev {TAP}
-         link set {TAP} up
-         route add {MANAGEMENT_NETWORK} via {GUEST} dev {TAP}"
+        "address add {HOST_SIDE}/24 dev {wire}
+         link set {wire} up
+         route add {MANAGEMENT_NETWORK} via {GUEST} dev {wire}"
     ))?;
     Ok(())
 }

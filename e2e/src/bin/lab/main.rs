@@ -9,8 +9,10 @@
 //!          the deadline, handles signals. When it ends, all below end too.
 //! └ outside   first process of the namespaces: starts etcd, kube-apiserver, the
 //!   │         control service and the kernel; prints the program's output
-//!   └ guest      inside the kernel: sets up the network, runs the program, and
-//!                writes its exit status to a file
+//!   ├ guest      inside the kernel: sets up the network, runs the program, and
+//!   │            writes its exit status to a file
+//!   └ node       inside the kernel of each node (`--nodes`): runs containerd,
+//!                kubelet and kube-proxy
 //! ```
 
 mod api_server;
@@ -24,6 +26,8 @@ mod guest;
 mod kernel;
 mod kind;
 mod kubectl;
+mod node;
+mod nodes;
 mod outside;
 mod qemu;
 mod signals;
@@ -57,6 +61,9 @@ enum Command {
     /// Run the program inside the guest; the guest's kernel starts this command
     #[command(hide = true)]
     Guest,
+    /// Run the programs of a Kubernetes node; a node's kernel starts this command
+    #[command(hide = true)]
+    Node,
 }
 
 #[derive(Args)]
@@ -64,6 +71,11 @@ struct Run {
     /// Start an API server that the program can use
     #[arg(long)]
     api_server: bool,
+
+    /// Also boot this many nodes of the cluster, each a machine of its own with
+    /// a kubelet, and run the other parts of Kubernetes
+    #[arg(long, default_value_t = 0, requires = "api_server", value_parser = clap::value_parser!(u8).range(..=9))]
+    nodes: u8,
 
     /// The kernel to run the program on [default: host if its kernel has ip_vs,
     /// else uml, and uml-packaged for tests that need iptables]
@@ -96,6 +108,7 @@ fn main() -> ExitCode {
         Command::Tests(tests) => tests::run(&tests),
         Command::Outside(run) => outside::run(&run),
         Command::Guest => guest::run(),
+        Command::Node => node::run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");

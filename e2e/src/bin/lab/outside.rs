@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 use crate::clusters::Clusters;
 use crate::guest::{self, BEGINNING, Order};
 use crate::kernel;
+use crate::nodes::Nodes;
 use crate::{Run, control_service};
 
 /// How many lines from the end of each log the lab prints when the guest dies.
@@ -71,7 +72,9 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         format!("{}\n", env::current_exe()?.display()),
     )?;
 
-    let mut machine = kernel::start(kernel)?;
+    let has_nodes = order.api_server && run.nodes > 0;
+    let mut machine = kernel::start(kernel, has_nodes)?;
+    let _nodes = Nodes::start(if has_nodes { run.nodes } else { 0 })?;
     // The control service listens on the address of the link to the guest, so
     // the link must exist first.
     control_service::start(clusters.clone())?;
@@ -79,7 +82,13 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         // The API server starts while the guest's kernel boots. The guest also
         // requests the start of the API server, and waits until the server is
         // ready. If the API server does not start, the guest gets the error.
-        thread::spawn(move || clusters.first.start());
+        thread::spawn(move || {
+            clusters.first.start()?;
+            if has_nodes {
+                clusters.start_controllers()?;
+            }
+            anyhow::Ok(())
+        });
     }
     let output = machine.stderr.take().expect("a machine's output is piped");
     let began = pass_on(output).context("passing on the program's output")?;

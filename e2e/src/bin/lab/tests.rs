@@ -181,6 +181,9 @@ impl Job<'_> {
         if self.binary.name.starts_with("e2e_") {
             command.arg("--api-server");
         }
+        if self.binary.name == "e2e_nodes" {
+            command.args(["--nodes", "2"]);
+        }
         command
             .arg("--while-input-lasts")
             .arg("--logs")

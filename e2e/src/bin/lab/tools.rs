@@ -20,6 +20,17 @@ const ALWAYS: [&str; 6] = [
     "tcpdump",
 ];
 
+/// The programs that a node runs, and those of a cluster with nodes.
+const NODE: [&str; 7] = [
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "images",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubelet",
+];
+
 /// Returns the kernel on which `program`, such as a test binary, runs on this
 /// machine. That is this machine's own kernel if it has IPVS, because it is the
 /// fastest and uses all processors. Otherwise it is user-mode Linux: the newer
@@ -38,7 +49,7 @@ pub(crate) fn kernel_for(program: &Path) -> Kind {
 
 /// Checks that all programs and files that a run needs exist. If something is
 /// missing, the error names the command that installs it.
-pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
+pub(crate) fn check(kernel: Kind, api_server: bool, has_nodes: bool) -> Result<()> {
     let api: &[&str] = if api_server { &["openssl"] } else { &[] };
     let built: &[&str] = if api_server {
         &[
@@ -53,9 +64,20 @@ pub(crate) fn check(kernel: Kind, api_server: bool) -> Result<()> {
         &[]
     };
 
+    let (nodes_packaged, nodes_built) = match has_nodes {
+        true => (Kind::Qemu.packaged(), Kind::Qemu.built()),
+        false => (&[][..], &[][..]),
+    };
+    let (node_packaged, node_built): (&[&str], &[&str]) = match has_nodes {
+        true => (&["runc"], &NODE),
+        false => (&[], &[]),
+    };
+
     let packaged = ALWAYS.iter().chain(kernel.packaged()).chain(api);
+    let packaged = packaged.chain(nodes_packaged).chain(node_packaged);
     let missing_packaged = packaged.filter(|&&name| !is_installed(name));
     let built = built.iter().chain(kernel.built());
+    let built = built.chain(nodes_built).chain(node_built);
     let missing_built = built.filter(|&&name| !self::built(name).exists());
     let missing: Vec<&str> = missing_packaged.chain(missing_built).copied().collect();
     if missing.is_empty() {

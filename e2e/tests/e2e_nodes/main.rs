@@ -1,0 +1,162 @@
+//! Tests the unchanged chart on two nodes: machines of their own, with a kubelet,
+//! containerd, kube-proxy and Debian's kernel.
+
+mod gap;
+mod network;
+mod nodes;
+
+use std::time::Instant;
+
+use e2e::{
+    Asking, Transfers,
+    cluster::{NAMESPACE, PATIENCE, condition, example, name_holder, wait_until_ready},
+    control::on_node,
+    course::{DR_VIP, NAT_VIP},
+    eventually, helm, kubectl, kubectl_apply,
+};
+
+use self::{
+    gap::Gap,
+    network::Network,
+    nodes::{
+        NODES, USUAL, expect_to_stop_at_the_first, install, make_directors, statuses,
+        wait_for_rollout,
+    },
+};
+
+/// A kubelet adds no capability to those of the chart, and no agent needs more.
+const CONFINED: [&str; 4] = [
+    // NET_ADMIN and NET_RAW.
+    "CapEff:\t0000000000003000",
+    "CapBnd:\t0000000000003000",
+    "NoNewPrivs:\t1",
+    // A filter: RuntimeDefault.
+    "Seccomp:\t2",
+];
+
+#[test]
+fn each_director_serves_with_two_capabilities() {
+    nodes::start();
+    let network = Network::new();
+    let browser = network.browser();
+
+    // The servers' gateway is node1.
+    name_holder("node1");
+    kubectl_apply(&example("nat-cluster.yaml"));
+    make_directors();
+    wait_until_ready(&["web"]);
+    say_figures();
+    let served = browser.counts(10, NAT_VIP);
+    assert_eq!(served.len(), 2, "NAT through node1: {served:?}");
+    kubectl(&["delete", "ivs,irs", "--all"]);
+
+    kubectl_apply(&example("dr-cluster.yaml"));
+    for holder in ["node1", "node2"] {
+        name_holder(holder);
+        wait_until_ready(&["web"]);
+        let served = browser.counts(10, DR_VIP);
+        assert_eq!(served.len(), 2, "DR through {holder}: {served:?}");
+    }
+    for number in NODES {
+        let agents = statuses(number, "ipvs-agent");
+        assert_eq!(agents.len(), 1, "node{number} has an agent: {agents:#?}");
+        for line in CONFINED {
+            assert!(
+                agents[0].contains(line),
+                "node{number}: {line}\n{agents:#?}"
+            );
+        }
+    }
+    kubectl(&["delete", "ivs,irs", "--all"]);
+}
+
+#[test]
+fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
+    nodes::start();
+    make_directors();
+    let network = Network::new();
+    let browser = network.browser();
+    name_holder("node1");
+    kubectl_apply(&example("dr-cluster.yaml"));
+    let check = r#"{"spec":{"healthCheck":{"tcpSocket":{}}}}"#;
+    kubectl(&["patch", "ivs/web", "--type=merge", "-p", check]);
+    wait_until_ready(&["web"]);
+    let verdicts = verdicts();
+    let transfers = Transfers::begin(&browser, DR_VIP, 2);
+    let asking = Asking::pages(&browser, DR_VIP);
+    let began = Instant::now();
+
+    let gap = Gap::watch(1);
+    install("other");
+    wait_for_rollout();
+    transfers.expect_to_move("during an upgrade");
+    gap.say("helm upgrade");
+
+    let gap = Gap::watch(1);
+    kubectl(&["rollout", "restart", "ds/ipvs-agent", "-n", NAMESPACE]);
+    wait_for_rollout();
+    transfers.expect_to_move("during a restart");
+    gap.say("kubectl rollout restart");
+
+    for build in ["crashes", "never-ready"] {
+        install(build);
+        expect_to_stop_at_the_first(build);
+        transfers.expect_to_move("while a build does not work");
+        install(USUAL);
+        wait_for_rollout();
+    }
+    let table = || on_node(1, &["ipvsadm", "-Sn"]);
+    let before = table();
+    helm(&["uninstall", "ipvs-operator", "-n", NAMESPACE]);
+    eventually("the agents to end", PATIENCE, || match nodes::agents() {
+        pods if pods.is_empty() => Ok(()),
+        pods => Err(format!("{pods:#?}")),
+    });
+    transfers.expect_to_move("after an uninstall");
+    asking.wait_for_more(20);
+    assert_eq!(table(), before, "the table stays after an uninstall");
+
+    install(USUAL);
+    wait_for_rollout();
+    let weight = r#"{"spec":{"weight":3}}"#;
+    kubectl(&["patch", "irs/web1", "--type=merge", "-p", weight]);
+    eventually(
+        "the new agent to write the table",
+        PATIENCE,
+        || match table() {
+            table if table.contains("-w 3") => Ok(()),
+            table => Err(table),
+        },
+    );
+    transfers.expect_to_move("after a reinstall");
+    assert_eq!(self::verdicts(), verdicts, "no verdict changed");
+    let failed = asking.failed(began);
+    assert!(failed.is_empty(), "no request fails: {failed:?}");
+    transfers.finish();
+    kubectl(&["delete", "ivs,irs", "--all"]);
+}
+
+/// Prints figures of the README's table.
+fn say_figures() {
+    for number in NODES {
+        for program in ["ipvs-agent", "ipvs-controller"] {
+            for status in statuses(number, program) {
+                let resident = status.lines().find(|line| line.starts_with("VmRSS"));
+                println!("{program} on node{number}: {resident:?} at rest");
+            }
+        }
+    }
+    println!(
+        "from the start of the agents' pods to the first service: {} to {}",
+        nodes::started(),
+        condition("ivs/web", "Programmed", "lastTransitionTime")
+    );
+}
+
+/// Returns what the RealServers say about their health, and since when.
+fn verdicts() -> String {
+    let path = "jsonpath={range .items[*]}{.metadata.name} \
+                {.status.conditions[?(@.type==\"Ready\")].status} \
+                {.status.conditions[?(@.type==\"Ready\")].lastTransitionTime}{\"\\n\"}{end}";
+    kubectl(&["get", "irs", "-o", path])
+}
