@@ -19,6 +19,21 @@ pub fn labs_at_once(cores: usize, free_mebibytes: usize) -> usize {
     by_memory.min(cores * LABS_PER_TWO_CORES / 2).max(1)
 }
 
+/// Returns the number of nodes that a test binary's lab has.
+pub fn nodes(binary: &str) -> u8 {
+    match binary {
+        "e2e_nodes" => 2,
+        _ => 0,
+    }
+}
+
+/// Returns how many labs a lab counts for, when `jobs` may run at once. The
+/// processors of nodes are emulated, and always busy: the kubelet, for one, starts
+/// the programs of its probes every few seconds.
+pub fn places(binary: &str, jobs: usize) -> usize {
+    (1 + usize::from(nodes(binary))).min(jobs)
+}
+
 /// A test binary that takes minutes to run in a lab.
 struct Long {
     binary: &'static str,
@@ -222,6 +237,13 @@ mod tests {
         assert_eq!(labs_at_once(16, 20_000), 13);
         assert_eq!(labs_at_once(2, 3_500), 2);
         assert_eq!(labs_at_once(1, 500), 1, "at least one");
+    }
+
+    #[test]
+    fn a_lab_with_nodes_takes_the_places_of_others() {
+        assert_eq!(places("e2e_nodes", 6), 3);
+        assert_eq!(places("e2e_nodes", 1), 1, "it must run");
+        assert_eq!(places("e2e_walk", 6), 1);
     }
 
     #[test]

@@ -77,7 +77,8 @@ pub(crate) fn install(tag: &str) {
 /// wants them.
 #[track_caller]
 pub(crate) fn wait_for_rollout() {
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    // The nodes follow one after another.
+    let timeout = format!("--timeout={}s", (PATIENCE * 3).as_secs());
     for workload in ["ds/ipvs-agent", "deploy/ipvs-controller"] {
         let status = ["rollout", "status", workload, "-n", NAMESPACE, &timeout];
         let rolled_out = try_kubectl(&status);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use e2e::suite::{Share, Verdict, labs_at_once, second_kernel, shares};
+use e2e::suite::{Share, Verdict, labs_at_once, nodes, places, second_kernel, shares};
 
 use crate::cage::prepare_root;
 use crate::kind::Kind;
@@ -83,7 +83,12 @@ pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     let mut running: Vec<Running<'_>> = Vec::new();
     let mut ended = Vec::new();
     while !queue.is_empty() || !running.is_empty() {
-        while running.len() < jobs
+        let taken = |running: &[Running<'_>]| -> usize {
+            let places = |lab: &Running<'_>| places(&lab.job.binary.name, jobs);
+            running.iter().map(places).sum()
+        };
+        while let Some(job) = queue.front()
+            && taken(&running) + places(&job.binary.name, jobs) <= jobs
             && let Some(job) = queue.pop_front()
         {
             let begun = Running::begin(job, &lab, &logs)?;
@@ -181,8 +186,9 @@ impl Job<'_> {
         if self.binary.name.starts_with("e2e_") {
             command.arg("--api-server");
         }
-        if self.binary.name == "e2e_nodes" {
-            command.args(["--nodes", "2"]);
+        let nodes = nodes(&self.binary.name);
+        if nodes > 0 {
+            command.arg(format!("--nodes={nodes}"));
         }
         command
             .arg("--while-input-lasts")
