@@ -2,7 +2,7 @@
 ARG RUST=1.95.0
 
 # Compiles for the target on the builder's own processor.
-FROM --platform=$BUILDPLATFORM rust:$RUST-bookworm AS build
+FROM --platform=$BUILDPLATFORM rust:${RUST}-bookworm AS build
 ARG TARGETARCH
 RUN case $(dpkg --print-architecture)-$TARGETARCH in \
     amd64-arm64) packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" target=aarch64 ;; \
