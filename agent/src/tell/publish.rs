@@ -20,7 +20,7 @@ use tokio::{
 
 pub(super) use self::lease::LONGEST_SILENCE;
 use self::{
-    attempt::{Failure, insist, once, succeeded},
+    attempt::{Failure, REPORT_TIME, insist, once, succeeded},
     director::{DirectorWriter, Registered, interval, texts},
 };
 use crate::{
@@ -219,13 +219,13 @@ impl<'a> Reporter<'a> {
         // Each part is written even if the API server refuses the other part.
         let mut failure = None;
         if is_status_due {
-            let mut written = once(STATUS, self.write_status(&status)).await;
+            let mut written = once(STATUS, REPORT_TIME, self.write_status(&status)).await;
             if let Err(failed) = &written
                 && failed.is_refusal
                 && self.writer.definition.read().await
             {
                 status = self.wanted(latest);
-                written = once(STATUS, self.write_status(&status)).await;
+                written = once(STATUS, REPORT_TIME, self.write_status(&status)).await;
             }
             match written {
                 Ok(()) => {
@@ -237,7 +237,7 @@ impl<'a> Reporter<'a> {
             }
         }
         if is_member_due || self.addresses.is_none() {
-            let written = once(MEMBER, self.write_member(addresses)).await;
+            let written = once(MEMBER, REPORT_TIME, self.write_member(addresses)).await;
             failure = failure.or(written.err());
         }
         match failure {

@@ -7,11 +7,13 @@ use tokio::time;
 
 use crate::{pauses::Pauses, said::Said};
 
-/// The maximum wait for the API server's answer to a write. Without a limit, a
+/// The maximum wait for the API server's answer to a report. Without a limit, a
 /// dead connection would block the agent. When all directors of a large fleet
-/// report at once, the API server queues their reports for longer than 10 s. A
-/// report that is given up and written again would make the queue longer.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// report at once, the API server queues their reports, and refuses those that
+/// wait for longer than a quarter of its request timeout, 15 s by default
+/// (`--request-timeout`). A report that is given up earlier and written again
+/// would make the queue longer.
+pub(super) const REPORT_TIME: Duration = Duration::from_secs(20);
 
 /// Why a write failed.
 pub(super) struct Failure {
@@ -22,13 +24,14 @@ pub(super) struct Failure {
     pub(super) is_refusal: bool,
 }
 
-/// Tries a write once. `what` names the write in messages: "report this
-/// director's status", for example.
+/// Tries a write once, and waits for the answer for at most `limit`. `what` names
+/// the write in messages: "report this director's status", for example.
 pub(super) async fn once<T>(
     what: &str,
+    limit: Duration,
     write: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Failure> {
-    let error = match time::timeout(ANSWER_TIME, write).await {
+    let error = match time::timeout(limit, write).await {
         Ok(Ok(done)) => return Ok(done),
         Ok(Err(error)) => error,
         Err(_) => kube::Error::Service("no answer in time".into()),
@@ -49,7 +52,7 @@ where
     let mut pauses = Pauses::up_to(longest);
     let mut said = Said::default();
     loop {
-        match once(what, write()).await {
+        match once(what, REPORT_TIME, write()).await {
             Ok(done) => {
                 succeeded(what, &mut said);
                 return done;

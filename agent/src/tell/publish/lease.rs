@@ -42,9 +42,11 @@ pub(in crate::tell) const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// The interval at which the agent checks whether a loop that may hang works
 /// again.
 const RECHECK: Duration = Duration::from_secs(1);
+/// The maximum wait for the API server's answer to a renewal. A Lease outlasts a
+/// renewal without an answer, and the next one.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// The longest wait before a failed renewal of the Lease is repeated, without
-/// the random part. This wait, its random part and the maximum wait for an
-/// answer together are well below [`LEASE_SECONDS`].
+/// the random part, which is at most as long.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Renews the director's Leases while the loop works, without end. Readers of a
@@ -94,7 +96,8 @@ async fn renew_in(
             let lease = lease(&identity.name, seconds, refused, now);
             let parameters = PatchParams::apply(FIELD_MANAGER).force();
             let patch = Patch::Apply(&lease);
-            match once(&what, leases.patch(&identity.name, &parameters, &patch)).await {
+            let write = leases.patch(&identity.name, &parameters, &patch);
+            match once(&what, ANSWER_TIME, write).await {
                 Ok(_) => {
                     succeeded(&what, &mut failed);
                     pauses.reset();
@@ -253,6 +256,8 @@ mod tests {
         }
         let valid = Duration::from_secs(LEASE_SECONDS as u64);
         assert!(2 * SECOND_INTERVAL <= valid, "one renewal may fail");
+        let in_vain = ANSWER_TIME + 2 * LONGEST_WAIT;
+        assert!(RENEW_INTERVAL + in_vain <= valid, "one answer may be lost");
     }
 
     #[test]
