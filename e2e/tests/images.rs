@@ -18,21 +18,23 @@ const PROGRAMS: [&str; 2] = ["ipvs-agent", "ipvs-controller"];
 const ARCHS: [&str; 2] = ["amd64", "arm64"];
 
 /// The images of the workspace for both processors.
-static IMAGES: LazyLock<Images> = LazyLock::new(|| Images::build(&workspace(), &ARCHS));
+static IMAGES: LazyLock<Images> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("images");
+    Images::build(&workspace(), folder, &ARCHS)
+});
 
 /// The images of one build.
 struct Images {
-    folder: TempDir,
+    folder: PathBuf,
     /// Digests by the names of the archives.
     digests: BTreeMap<String, String>,
 }
 
 impl Images {
-    fn build(sources: &Path, archs: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn build(sources: &Path, folder: PathBuf, archs: &[&str]) -> Self {
         let script = sources.join("e2e/tools/images");
         let mut command = Command::new(script);
-        let printed = run(command.arg("--quick").arg(folder.path()).args(archs));
+        let printed = run(command.arg("--quick").arg(&folder).args(archs));
         let digests = printed.lines().map(|line| {
             let [archive, _, digest, ..] = line.split(' ').collect::<Vec<_>>()[..] else {
                 panic!("a line for each image: {printed}");
@@ -44,7 +46,7 @@ impl Images {
     }
 
     fn image(&self, program: &str, arch: &str) -> Image {
-        Image::unpack(&self.folder.path().join(format!("{program}-{arch}.tar")))
+        Image::unpack(&self.folder.join(format!("{program}-{arch}.tar")))
     }
 }
 
@@ -160,9 +162,14 @@ fn an_image_has_a_program_certificates_and_a_list_of_parts_and_nothing_else() {
 
 #[test]
 fn an_image_says_what_it_is_and_starts_its_program() {
-    let revision = run(Command::new("git")
-        .current_dir(workspace())
-        .args(["rev-parse", "HEAD"]));
+    let revision = run(Command::new("git").current_dir(workspace()).args([
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--match",
+        "",
+        "--dirty",
+    ]));
     for (program, arch, image) in each_image() {
         // The chart's default values name this image.
         let name = format!("docker.io/library/{program}:{}", env!("CARGO_PKG_VERSION"));
@@ -279,7 +286,7 @@ fn two_builds_of_the_same_sources_in_two_folders_are_equal() {
         .arg(&copy));
     // The second build takes compiled dependencies from the first.
     let here = &IMAGES.digests;
-    let there = Images::build(&copy, &ARCHS[..1]);
+    let there = Images::build(&copy, copy.join("target/images"), &ARCHS[..1]);
     for (archive, digest) in &there.digests {
         assert_eq!(
             Some(digest),

@@ -11,7 +11,7 @@ use std::{
 
 use e2e::{control::on_node, layout::node_name};
 
-/// How often the node is asked.
+/// The pause between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Watches whether an agent runs on a node.

@@ -5,14 +5,15 @@ mod gap;
 mod network;
 mod nodes;
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use e2e::{
     Asking, Transfers,
     cluster::{NAMESPACE, PATIENCE, condition, example, name_holder, wait_until_ready},
     control::on_node,
-    course::{DR_VIP, NAT_VIP},
+    course::{DR_VIP, DR_WEB, NAT_VIP, NAT_WEB},
     eventually, helm, kubectl, kubectl_apply,
+    layout::node_name,
 };
 
 use self::{
@@ -47,15 +48,16 @@ fn each_director_serves_with_two_capabilities() {
     wait_until_ready(&["web"]);
     say_figures();
     let served = browser.counts(10, NAT_VIP);
-    assert_eq!(served.len(), 2, "NAT through node1: {served:?}");
+    assert_eq!(served, equally(NAT_WEB), "NAT through node1");
     kubectl(&["delete", "ivs,irs", "--all"]);
 
     kubectl_apply(&example("dr-cluster.yaml"));
     for holder in ["node1", "node2"] {
         name_holder(holder);
+        wait_for_vip(holder);
         wait_until_ready(&["web"]);
         let served = browser.counts(10, DR_VIP);
-        assert_eq!(served.len(), 2, "DR through {holder}: {served:?}");
+        assert_eq!(served, equally(DR_WEB), "DR through {holder}");
     }
     for number in NODES {
         let agents = statuses(number, "ipvs-agent");
@@ -83,7 +85,7 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     wait_until_ready(&["web"]);
     let verdicts = verdicts();
     let transfers = Transfers::begin(&browser, DR_VIP, 2);
-    let asking = Asking::pages(&browser, DR_VIP);
+    let asking = Asking::pages(&browser.clone().with_timeout(PATIENCE), DR_VIP);
     let began = Instant::now();
 
     let gap = Gap::watch(1);
@@ -136,7 +138,28 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     kubectl(&["delete", "ivs,irs", "--all"]);
 }
 
-/// Prints figures of the README's table.
+/// Returns how ten requests are divided among two servers of equal weights.
+fn equally(pages: [&str; 2]) -> BTreeMap<String, usize> {
+    pages.map(|page| (page.to_owned(), 5)).into()
+}
+
+/// Waits until the VIP of the DR cluster is on this node, and on no other one.
+fn wait_for_vip(holder: &str) {
+    let vip = DR_VIP.trim_end_matches(":80");
+    eventually(&format!("{vip} to be on {holder} alone"), PATIENCE, || {
+        let has_it = |number: &u8| {
+            let addresses = on_node(*number, &["ip", "address", "show", "dev", "wire"]);
+            addresses.contains(&format!(" {vip}/"))
+        };
+        let nodes: Vec<_> = NODES.into_iter().filter(has_it).map(node_name).collect();
+        match nodes == [holder] {
+            true => Ok(()),
+            false => Err(format!("on {nodes:?}")),
+        }
+    });
+}
+
+/// Prints figures for docs/install.md.
 fn say_figures() {
     for number in NODES {
         for program in ["ipvs-agent", "ipvs-controller"] {

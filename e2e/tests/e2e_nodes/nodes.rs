@@ -107,21 +107,18 @@ pub(crate) fn started() -> String {
     kubectl(&["get", "pods", "-n", NAMESPACE, "-l", LABEL, "-o", path])
 }
 
-/// Waits until only one agent has the image with this tag, and is not ready, and
-/// looks whether the other agent stays as it was for longer than a rollout
-/// pauses after each good pod.
+/// Waits until one agent has the image with this tag and is not ready. Then
+/// checks, for longer than `minReadySeconds`, that the other agent keeps its
+/// image.
 #[track_caller]
 pub(crate) fn expect_to_stop_at_the_first(tag: &str) {
     const LOOKS: u32 = 40;
     const LOOK: Duration = Duration::from_secs(1);
-    let is_new = |pod: &&String| pod.contains(&format!(":{tag} "));
+    let new = format!(":{tag} ");
     let has_stopped = |pods: &[String]| {
-        let new: Vec<_> = pods.iter().filter(is_new).collect();
-        let old = pods.iter().filter(|pod| !is_new(pod));
-        new.len() == 1
-            && new[0].ends_with(" false")
-            && old.clone().count() == 1
-            && old.clone().all(|pod| pod.ends_with(" true"))
+        let of_new = pods.iter().filter(|pod| pod.contains(&new));
+        let of_new: Vec<_> = of_new.collect();
+        pods.len() == 2 && of_new.len() == 1 && of_new[0].ends_with(" false")
     };
     eventually(
         &format!("one agent to be {tag}"),
@@ -143,11 +140,13 @@ pub(crate) fn expect_to_stop_at_the_first(tag: &str) {
 
 /// Returns `/proc/PID/status` of each process of a program on a node.
 pub(crate) fn statuses(number: u8, program: &str) -> Vec<String> {
-    // The kubelet's probes run the same program.
+    // The kubelet's probes run the same program, with arguments.
     let script = format!(
         "for pid in $(busybox pidof {program}); do
-            grep -q probe /proc/$pid/cmdline || cat /proc/$pid/status
-        done"
+            [ \"$(tr -d '\\0' 2>/dev/null </proc/$pid/cmdline)\" = /usr/bin/{program} ] || continue
+            cat /proc/$pid/status 2>/dev/null
+        done
+        true"
     );
     let found = on_node(number, &["sh", "-c", &script]);
     let statuses = found.split("Name:").skip(1);

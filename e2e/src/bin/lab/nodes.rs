@@ -53,19 +53,19 @@ impl Drop for Nodes {
 }
 
 /// Makes the folder of the images that the nodes know: those of the tools, and
-/// those of this workspace, which `make images` builds.
+/// those of this workspace, which e2e/tools/programs builds.
 fn link_images() -> Result<()> {
     let programs = env::current_exe()?;
     let target = programs.parent().and_then(Path::parent);
     let ours = target
         .context("a program lies in a folder of Cargo's")?
-        .join("images");
+        .join("test-images");
     let folder = file("images");
     fs::create_dir(&folder)?;
     for (name, images) in [("tools", built("images")), ("ours", ours)] {
         if !images.exists() {
             bail!(
-                "no images in {}: `make images` builds them",
+                "no images in {}: `lab tests e2e_nodes` builds them",
                 images.display()
             );
         }

@@ -57,22 +57,20 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         .file_name()
         .unwrap_or_default()
         .to_string_lossy();
-    eprintln!(
-        "lab: {name} on {}{}; they take a few seconds to start",
-        kernel.description(),
-        if order.api_server {
-            ", with an API server"
-        } else {
-            ""
-        },
-    );
+    let has_nodes = order.api_server && run.nodes > 0;
+    let (with, time) = match order.api_server {
+        true if has_nodes => (", with a cluster of nodes", "half a minute"),
+        true => (", with an API server", "a few seconds"),
+        false => ("", "a few seconds"),
+    };
+    let kernel_name = kernel.description();
+    eprintln!("lab: {name} on {kernel_name}{with}; they take {time} to start");
     order.write()?;
     fs::write(
         file("program"),
         format!("{}\n", env::current_exe()?.display()),
     )?;
 
-    let has_nodes = order.api_server && run.nodes > 0;
     let mut machine = kernel::start(kernel, has_nodes)?;
     let _nodes = Nodes::start(if has_nodes { run.nodes } else { 0 })?;
     // The control service listens on the address of the link to the guest, so
@@ -83,11 +81,12 @@ pub(crate) fn run(run: &Run) -> Result<ExitCode> {
         // requests the start of the API server, and waits until the server is
         // ready. If the API server does not start, the guest gets the error.
         thread::spawn(move || {
-            clusters.first.start()?;
-            if has_nodes {
-                clusters.start_controllers()?;
+            if clusters.first.start().is_ok()
+                && has_nodes
+                && let Err(error) = clusters.start_controllers()
+            {
+                eprintln!("lab: {error:#}");
             }
-            anyhow::Ok(())
         });
     }
     let output = machine.stderr.take().expect("a machine's output is piped");

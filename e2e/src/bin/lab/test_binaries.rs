@@ -59,14 +59,21 @@ pub(crate) fn build() -> Result<(Vec<TestBinary>, PathBuf)> {
         .and_then(|first| first.program.ancestors().nth(2))
         .context("Cargo names no test that needs a lab")?
         .to_owned();
-    let status = Command::new(tools.join("programs"))
-        .arg(&folder)
-        .arg("other")
+    build_programs(&folder, "other")?;
+    Ok((binaries, folder))
+}
+
+/// Builds programs with e2e/tools/programs, which tells what `what` may be.
+pub(crate) fn build_programs(folder: &Path, what: &str) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/programs");
+    let status = Command::new(script)
+        .arg(folder)
+        .arg(what)
         .stdin(Stdio::null())
         .status()
         .context("starting e2e/tools/programs")?;
     ensure!(status.success(), "the programs do not build: {status}");
-    Ok((binaries, folder))
+    Ok(())
 }
 
 impl TestBinary {

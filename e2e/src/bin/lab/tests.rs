@@ -50,15 +50,18 @@ const A_WHILE: Duration = Duration::from_secs(60);
 /// Builds and runs the tests that need a lab.
 pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     let (mut binaries, programs) = test_binaries::build()?;
-    if tests.no_run {
-        return Ok(ExitCode::SUCCESS);
-    }
     if !tests.names.is_empty() {
         let has = |name: &String| binaries.iter().any(|binary| binary.name == *name);
         if let Some(name) = tests.names.iter().find(|name| !has(name)) {
             bail!("no test binary {name} needs a lab");
         }
         binaries.retain(|binary| tests.names.contains(&binary.name));
+    }
+    if binaries.iter().any(|binary| nodes(&binary.name) > 0) {
+        test_binaries::build_programs(&programs, "nodes")?;
+    }
+    if tests.no_run {
+        return Ok(ExitCode::SUCCESS);
     }
     let lab = programs.join("lab");
     let logs = programs

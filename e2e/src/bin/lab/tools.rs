@@ -69,7 +69,7 @@ pub(crate) fn check(kernel: Kind, api_server: bool, has_nodes: bool) -> Result<(
         false => (&[][..], &[][..]),
     };
     let (node_packaged, node_built): (&[&str], &[&str]) = match has_nodes {
-        true => (&["runc"], &NODE),
+        true => (&["runc", "buildah"], &NODE),
         false => (&[], &[]),
     };
 
