@@ -14,6 +14,7 @@ use e2e::{
     course::{DR_VIP, DR_WEB, NAT_VIP, NAT_WEB},
     eventually, helm, kubectl, kubectl_apply,
     layout::node_name,
+    process::program,
 };
 
 use self::{
@@ -83,7 +84,7 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     let check = r#"{"spec":{"healthCheck":{"tcpSocket":{}}}}"#;
     kubectl(&["patch", "ivs/web", "--type=merge", "-p", check]);
     wait_until_ready(&["web"]);
-    let verdicts = verdicts();
+    let changes = changes_by_health();
     let transfers = Transfers::begin(&browser, DR_VIP, 2);
     let asking = Asking::pages(&browser.clone().with_timeout(PATIENCE), DR_VIP);
     let began = Instant::now();
@@ -131,7 +132,7 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
         },
     );
     transfers.expect_to_move("after a reinstall");
-    assert_eq!(self::verdicts(), verdicts, "no verdict changed");
+    assert_eq!(changes_by_health(), changes, "no verdict changed");
     let failed = asking.failed(began);
     assert!(failed.is_empty(), "no request fails: {failed:?}");
     transfers.finish();
@@ -164,8 +165,9 @@ fn say_figures() {
     for number in NODES {
         for program in ["ipvs-agent", "ipvs-controller"] {
             for status in statuses(number, program) {
-                let resident = status.lines().find(|line| line.starts_with("VmRSS"));
-                println!("{program} on node{number}: {resident:?} at rest");
+                let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+                let resident = resident.unwrap_or_default().trim();
+                println!("{program} on node{number}: {resident} resident at rest");
             }
         }
     }
@@ -176,10 +178,12 @@ fn say_figures() {
     );
 }
 
-/// Returns what the RealServers say about their health, and since when.
-fn verdicts() -> String {
-    let path = "jsonpath={range .items[*]}{.metadata.name} \
-                {.status.conditions[?(@.type==\"Ready\")].status} \
-                {.status.conditions[?(@.type==\"Ready\")].lastTransitionTime}{\"\\n\"}{end}";
-    kubectl(&["get", "irs", "-o", path])
+/// Returns each change on the nodes whose cause is the health of a server.
+fn changes_by_health() -> Vec<String> {
+    let agent = program("ipvs-agent");
+    let agent = agent.get_program().to_string_lossy();
+    let history = |number| on_node(number, &[&agent, "history"]);
+    let lines = NODES.map(history).join("\n");
+    let by_health = lines.lines().filter(|line| line.contains(" health "));
+    by_health.map(str::to_owned).collect()
 }
