@@ -24,14 +24,14 @@ pub(crate) fn start() {
     for name in NODES.map(node_name) {
         let node = format!("node/{name}");
         let wait = ["wait", &node, "--for=condition=Ready", "--timeout=5s"];
-        eventually(
-            &format!("{name} to be Ready"),
-            PATIENCE,
-            || match try_kubectl(&wait) {
+        eventually(&format!("{name} to be Ready"), PATIENCE * 2, || {
+            let said = log(&name);
+            assert!(!said.contains("lab: "), "{name} must run: {said}");
+            match try_kubectl(&wait) {
                 waited if waited.is_success() => Ok(()),
-                waited => Err(format!("{}{}", waited.stderr, log(&name))),
-            },
-        );
+                waited => Err(format!("{}{said}", waited.stderr)),
+            }
+        });
     }
     // For the image of an upgrade. The tag is what the kubelet compares.
     let image = |tag| format!("docker.io/library/ipvs-agent:{tag}");

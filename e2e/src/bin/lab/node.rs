@@ -86,15 +86,17 @@ fn bring_up_network(number: u8) -> Result<()> {
     fs::write("/proc/sys/kernel/hostname", node_name(number)).context("the host's name")
 }
 
-/// Mounts what systemd mounts on a usual node.
+/// Mounts what systemd mounts on a usual node, and memory for what a node keeps on
+/// its disk. The programs of the node may be anywhere else on this machine, also
+/// below /tmp.
 fn mount_file_systems() -> Result<()> {
     let cgroups = Path::new("/sys/fs/cgroup");
     for (kind, path) in [
         ("cgroup2", cgroups),
         ("mqueue", Path::new("/dev/mqueue")),
-        ("tmpfs", Path::new("/tmp")),
-        ("tmpfs", Path::new("/var/lib")),
-        ("tmpfs", Path::new("/var/log")),
+        ("tmpfs", Path::new("/var/lib/containerd")),
+        ("tmpfs", Path::new("/var/lib/ipvs-operator")),
+        ("tmpfs", Path::new("/var/lib/kubelet")),
     ] {
         fs::create_dir_all(path)?;
         let nothing = None::<&str>;
