@@ -278,7 +278,8 @@ fn two_builds_of_the_same_sources_in_two_folders_are_equal() {
     let copy = folder.path().join("elsewhere");
     let script = r#"git clone --quiet --no-checkout "$0" "$1"
         git ls-files -z --cached --others --exclude-standard |
-            tar -c --null --ignore-failed-read --files-from - | tar -x -C "$1""#;
+            tar -c --null --ignore-failed-read --files-from - | tar -x -C "$1"
+        git -C "$1" reset --quiet"#;
     run(Command::new("sh")
         .current_dir(workspace())
         .args(["-ec", script])
