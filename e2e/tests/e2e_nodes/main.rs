@@ -80,9 +80,12 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     let network = Network::new();
     let browser = network.browser();
     name_holder("node1");
-    kubectl_apply(&example("dr-cluster.yaml"));
-    let check = r#"{"spec":{"healthCheck":{"tcpSocket":{}}}}"#;
-    kubectl(&["patch", "ivs/web", "--type=merge", "-p", check]);
+    // The servers are checked from the start: a check that is added later writes
+    // the servers again, and the scheduler begins again with the first one.
+    let forwarding = "  forwarding: {method: DR}\n";
+    let checked = format!("{forwarding}  healthCheck: {{tcpSocket: {{}}}}\n");
+    kubectl_apply(&example("dr-cluster.yaml").replacen(forwarding, &checked, 1));
+    wait_for_vip("node1");
     wait_until_ready(&["web"]);
     let changes = changes_by_health();
     let transfers = Transfers::begin(&browser, DR_VIP, 2);
