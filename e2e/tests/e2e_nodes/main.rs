@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use e2e::{
     Asking, Transfers,
-    cluster::{NAMESPACE, PATIENCE, condition, example, name_holder, wait_until_ready},
+    cluster::{NAMESPACE, PATIENCE, condition, example, name_holder, wait_for, wait_until_ready},
     control::on_node,
     course::{DR_VIP, DR_WEB, NAT_VIP, NAT_WEB},
     eventually, helm, kubectl, kubectl_apply,
@@ -80,13 +80,15 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     let network = Network::new();
     let browser = network.browser();
     name_holder("node1");
-    // The servers are checked from the start: a check that is added later writes
-    // the servers again, and the scheduler begins again with the first one.
+    // After each change of a server, the scheduler begins again with the first one.
+    // So the servers are checked from the start, and healthy before the downloads.
     let forwarding = "  forwarding: {method: DR}\n";
     let checked = format!("{forwarding}  healthCheck: {{tcpSocket: {{}}}}\n");
     kubectl_apply(&example("dr-cluster.yaml").replacen(forwarding, &checked, 1));
     wait_for_vip("node1");
-    wait_until_ready(&["web"]);
+    for object in ["ivs/web", "irs/web1", "irs/web2"] {
+        wait_for(object, "Ready", "True");
+    }
     let changes = changes_by_health();
     let transfers = Transfers::begin(&browser, DR_VIP, 2);
     let asking = Asking::pages(&browser.clone().with_timeout(PATIENCE), DR_VIP);
