@@ -39,8 +39,9 @@ pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 pub const SOFT_PAUSE_OF_ONE: Duration = Duration::from_secs(30);
 
 /// How long a soft or a brief difference must last before it is published. While
-/// directors use a change one after another, many statuses differ for seconds.
-pub const LASTING: Duration = Duration::from_secs(10);
+/// directors use a change one after another, many statuses differ for seconds: a
+/// thousand directors spread their reports over at least 10 s.
+pub const LASTING: Duration = Duration::from_secs(20);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);

@@ -88,18 +88,18 @@ fn names_and_numbers_in_one_status_are_brought_up_to_date_every_half_minute() {
 }
 
 #[test]
-fn a_soft_or_brief_difference_that_ends_within_ten_seconds_is_never_published() {
+fn a_soft_or_brief_difference_that_ends_within_twenty_seconds_is_never_published() {
     for difference in [Difference::Soft, Difference::Brief] {
         let mut outbox = Outbox::default();
         replace(&mut outbox, [letter(1, difference, 1)], s(0));
-        assert_eq!(outbox.next_deadline(s(0)), Some(s(10)));
+        assert_eq!(outbox.next_deadline(s(0)), Some(s(20)));
         // Its content may change meanwhile.
-        replace(&mut outbox, [letter(1, difference, 2)], s(9));
-        assert_eq!(sent(&mut outbox, s(9)), []);
-        replace(&mut outbox, [], s(9));
-        replace(&mut outbox, [letter(1, difference, 3)], s(10));
-        assert_eq!(sent(&mut outbox, s(19)), [], "it has begun again");
-        assert_eq!(sent(&mut outbox, s(20)), [id(1)]);
+        replace(&mut outbox, [letter(1, difference, 2)], s(19));
+        assert_eq!(sent(&mut outbox, s(19)), []);
+        replace(&mut outbox, [], s(19));
+        replace(&mut outbox, [letter(1, difference, 3)], s(20));
+        assert_eq!(sent(&mut outbox, s(39)), [], "it has begun again");
+        assert_eq!(sent(&mut outbox, s(40)), [id(1)]);
     }
 }
 
@@ -110,7 +110,7 @@ fn brief_differences_that_last_do_not_trickle() {
     replace(&mut outbox, many, s(0));
     let mut patches = 0;
     loop {
-        match sent(&mut outbox, s(10)).len() {
+        match sent(&mut outbox, LASTING).len() {
             0 => break,
             now => patches += now,
         }
@@ -131,7 +131,7 @@ fn a_brief_difference_after_a_long_soft_one_must_last_too() {
     let others = others.chain([letter(99, Difference::Brief, 2)]);
     replace(&mut outbox, others, s(60));
     assert!(!sent(&mut outbox, s(60)).contains(&id(99)));
-    assert!(sent(&mut outbox, s(70)).contains(&id(99)));
+    assert!(sent(&mut outbox, s(60) + LASTING).contains(&id(99)));
 }
 
 #[test]
@@ -211,8 +211,8 @@ fn soft_differences_of_ten_thousand_services_trickle() {
             }
         }
     }
-    // The first ones have lasted after ten seconds.
-    assert_eq!(patches, SOFT_BURST as usize + 10);
+    // The first ones have lasted after twenty seconds.
+    assert_eq!(patches, SOFT_BURST as usize + 8);
 }
 
 #[test]

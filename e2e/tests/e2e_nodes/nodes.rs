@@ -1,6 +1,10 @@
 //! The nodes of the lab, and the chart's pods on them.
 
-use std::{fs, thread::sleep, time::Duration};
+use std::{
+    fs,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     cluster::{NAMESPACE, PATIENCE, chart},
@@ -112,7 +116,8 @@ pub(crate) fn started() -> String {
 /// image.
 #[track_caller]
 pub(crate) fn expect_to_stop_at_the_first(tag: &str) {
-    const LOOKS: u32 = 40;
+    // Without the check of readiness, a rollout pauses for 30 s.
+    const LONGER_THAN_A_PAUSE: Duration = Duration::from_secs(35);
     const LOOK: Duration = Duration::from_secs(1);
     let new = format!(":{tag} ");
     let has_stopped = |pods: &[String]| {
@@ -128,7 +133,8 @@ pub(crate) fn expect_to_stop_at_the_first(tag: &str) {
             pods => Err(format!("{pods:#?}")),
         },
     );
-    for _ in 0..LOOKS {
+    let began = Instant::now();
+    while began.elapsed() < LONGER_THAN_A_PAUSE {
         let pods = agents();
         assert!(
             has_stopped(&pods),
