@@ -140,15 +140,14 @@ impl Outbox {
             }
         }
         for mut letter in pass.letters {
-            let repeated = self.sent.get(&letter.id).is_some_and(|sent| {
-                let status = sent.status.as_ref();
-                status.is_some_and(|sent| letter.status.difference(Some(sent)) == Difference::None)
-            });
-            // This status was sent recently but is not published yet. Either
-            // the watch has not shown the patch, or another writer overwrites
-            // the status.
-            if repeated {
-                letter.difference = letter.difference.min(Difference::Plain);
+            // This status is compared with a published one that is older than the
+            // one that was sent: either the watch has not shown the patch yet, or
+            // another writer overwrites the status. Until the watch shows it, only
+            // what the sent status does not say either is urgent.
+            let sent = self.sent.get(&letter.id);
+            if let Some(sent) = sent.and_then(|sent| sent.status.as_ref()) {
+                let news = letter.status.difference(Some(sent));
+                letter.difference = letter.difference.min(news.max(Difference::Plain));
             }
             if must_last(letter.difference) {
                 let same = before.get(&letter.id).copied();

@@ -28,6 +28,18 @@ fn letter(name: usize, difference: Difference, generation: i64) -> Letter {
     }
 }
 
+/// Returns a status that says that a director is not done yet. It differs from
+/// the published status by a flip.
+fn waiting(name: usize, director: &str) -> Letter {
+    Letter {
+        status: Status::VirtualService(VirtualServiceStatus {
+            conditions: vec![condition::programming([director], 1)],
+            ..VirtualServiceStatus::default()
+        }),
+        ..letter(name, Difference::Flip, 1)
+    }
+}
+
 /// Passes the result of a pass over all objects to the outbox.
 fn replace(outbox: &mut Outbox, letters: impl IntoIterator<Item = Letter>, now: Time) {
     let pass = Pass {
@@ -60,7 +72,7 @@ fn one_object_is_patched_once_in_five_seconds_and_at_once_when_a_condition_flips
     assert_eq!(outbox.next_deadline(s(1)), Some(s(5)));
     assert_eq!(sent(&mut outbox, s(5)), [id(1)]);
 
-    replace(&mut outbox, [letter(1, Difference::Flip, 3)], s(6));
+    replace(&mut outbox, [waiting(1, "d1")], s(6));
     assert_eq!(outbox.next_deadline(s(6)), Some(s(0)));
     assert_eq!(sent(&mut outbox, s(6)), [id(1)]);
 }
@@ -156,11 +168,23 @@ fn what_was_written_a_moment_ago_is_not_written_again_because_the_watch_is_behin
 }
 
 #[test]
+fn a_flip_is_not_written_twice_because_the_watch_is_behind_and_numbers_differ() {
+    let mut outbox = Outbox::default();
+    replace(&mut outbox, [waiting(1, "d1")], s(0));
+    assert_eq!(sent(&mut outbox, s(0)), [id(1)]);
+    replace(&mut outbox, [waiting(1, "d2")], s(1));
+    assert_eq!(sent(&mut outbox, s(1)), [], "only a name differs");
+    let programmed = letter(1, Difference::Flip, 1);
+    replace(&mut outbox, [programmed], s(2));
+    assert_eq!(sent(&mut outbox, s(2)), [id(1)], "it is another flip");
+}
+
+#[test]
 fn a_letter_that_is_under_way_is_not_overtaken() {
     let mut outbox = Outbox::default();
     replace(&mut outbox, [letter(1, Difference::Flip, 1)], s(0));
     assert_eq!(outbox.due(s(0)).len(), 1);
-    replace(&mut outbox, [letter(1, Difference::Flip, 2)], s(1));
+    replace(&mut outbox, [waiting(1, "d1")], s(1));
     assert_eq!(outbox.due(s(1)).len(), 0);
     outbox.done(&id(1), Outcome::Written, s(2));
     assert_eq!(outbox.due(s(2)).len(), 1);
