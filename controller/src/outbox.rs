@@ -39,8 +39,8 @@ pub const SOFT_PAUSE: Duration = Duration::from_secs(5);
 pub const SOFT_PAUSE_OF_ONE: Duration = Duration::from_secs(30);
 
 /// How long a soft or a brief difference must last before it is published. While
-/// directors use a change one after another, many statuses differ for seconds: a
-/// thousand directors spread their reports over at least 10 s.
+/// directors use a change one after another, many statuses differ for seconds. The
+/// reports of a thousand directors take about 10 s (docs/benchmarks.md).
 pub const LASTING: Duration = Duration::from_secs(20);
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
