@@ -5,7 +5,11 @@ mod gap;
 mod network;
 mod nodes;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     Asking, Transfers,
@@ -39,8 +43,7 @@ const CONFINED: [&str; 4] = [
 #[test]
 fn each_director_serves_with_two_capabilities() {
     nodes::start();
-    let network = Network::new();
-    let browser = network.browser();
+    let browser = Network::shared().browser();
 
     // The servers' gateway is node1.
     name_holder("node1");
@@ -77,8 +80,7 @@ fn each_director_serves_with_two_capabilities() {
 fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     nodes::start();
     make_directors();
-    let network = Network::new();
-    let browser = network.browser();
+    let browser = Network::shared().browser();
     name_holder("node1");
     // After each change of a server, the scheduler begins again with the first one.
     // So the servers are checked from the start, and healthy before the downloads.
@@ -89,7 +91,7 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
     for object in ["ivs/web", "irs/web1", "irs/web2"] {
         wait_for(object, "Ready", "True");
     }
-    let changes = changes_by_health();
+    let changes = settled_changes_by_health();
     let transfers = Transfers::begin(&browser, DR_VIP, 2);
     let asking = Asking::pages(&browser.clone().with_timeout(PATIENCE), DR_VIP);
     let began = Instant::now();
@@ -181,6 +183,23 @@ fn say_figures() {
         nodes::started(),
         condition("ivs/web", "Programmed", "lastTransitionTime")
     );
+}
+
+/// Waits until the health of the servers no longer changes on any node. Returns
+/// the changes until then.
+fn settled_changes_by_health() -> Vec<String> {
+    const QUIET: Duration = Duration::from_secs(10);
+    let mut before = changes_by_health();
+    eventually("the servers' health to settle", PATIENCE, || {
+        sleep(QUIET);
+        let now = changes_by_health();
+        let are_same = now == before;
+        before.clone_from(&now);
+        match are_same {
+            true => Ok(now),
+            false => Err(now.join("\n")),
+        }
+    })
 }
 
 /// Returns each change on the nodes whose cause is the health of a server.

@@ -1,6 +1,8 @@
 //! The network around the nodes: a client and the servers of the course's two
 //! clusters, on the segment of the nodes.
 
+use std::sync::LazyLock;
+
 use e2e::{
     Client, Host, WebServer,
     control::on_node,
@@ -15,8 +17,16 @@ pub(crate) struct Network {
     _servers: Vec<(Host, WebServer)>,
 }
 
+/// The tests share one network: the nodes would look for new hosts at the link
+/// addresses that the old ones had.
+static NETWORK: LazyLock<Network> = LazyLock::new(Network::new);
+
 impl Network {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn shared() -> &'static Self {
+        &NETWORK
+    }
+
+    fn new() -> Self {
         let client = host("client", &["192.168.4.10/24"]);
         on_node(1, &words("ip address replace 192.168.4.5/24 dev wire"));
         on_node(1, &words("ip address replace 192.168.2.5/24 dev wire"));
