@@ -22,7 +22,7 @@ use e2e::{
 };
 
 use self::{
-    gap::Gap,
+    gap::{Gap, print},
     network::Network,
     nodes::{
         NODES, USUAL, expect_to_stop_at_the_first, install, make_directors, statuses,
@@ -174,15 +174,17 @@ fn say_figures() {
             for status in statuses(number, program) {
                 let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
                 let resident = resident.unwrap_or_default().trim();
-                println!("{program} on node{number}: {resident} resident at rest");
+                print(format_args!(
+                    "{program} on node{number}: {resident} resident at rest"
+                ));
             }
         }
     }
-    println!(
+    print(format_args!(
         "from the start of the agents' pods to the first service: {} to {}",
         nodes::started(),
         condition("ivs/web", "Programmed", "lastTransitionTime")
-    );
+    ));
 }
 
 /// Waits until the health of the servers no longer changes on any node. Returns
