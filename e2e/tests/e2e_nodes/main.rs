@@ -92,6 +92,7 @@ fn nothing_is_lost_by_an_upgrade_a_restart_an_uninstall_and_a_reinstall() {
         wait_for(object, "Ready", "True");
     }
     let changes = settled_changes_by_health();
+    assert!(!changes.is_empty(), "the servers are checked");
     let transfers = Transfers::begin(&browser, DR_VIP, 2);
     let asking = Asking::pages(&browser.clone().with_timeout(PATIENCE), DR_VIP);
     let began = Instant::now();
