@@ -51,7 +51,7 @@ struct Long {
 /// The times in this list may be slightly out of date. Add every new test
 /// binary that takes minutes.
 const LONG: [Long; 16] = [
-    long("e2e_nodes", 900, 1),
+    long("e2e_nodes", 650, 1),
     long("e2e_health", 500, 3),
     long("e2e_director", 640, 3),
     long("e2e_walk", 400, 1),

@@ -144,6 +144,19 @@ pub(crate) fn expect_to_stop_at_the_first(tag: &str) {
     }
 }
 
+/// Returns the number of the one node whose agent is ready.
+#[track_caller]
+pub(crate) fn node_that_serves() -> u8 {
+    let pods = agents();
+    let ready = pods.iter().filter(|pod| pod.ends_with(" true"));
+    let [ready] = ready.collect::<Vec<_>>()[..] else {
+        panic!("one agent is ready: {pods:#?}");
+    };
+    let is_on = |number: &u8| ready.starts_with(&format!("{} ", node_name(*number)));
+    let node = NODES.into_iter().find(is_on);
+    node.expect("a node of the lab")
+}
+
 /// Returns `/proc/PID/status` of each process of a program on a node.
 pub(crate) fn statuses(number: u8, program: &str) -> Vec<String> {
     // The kubelet's probes run the same program, with arguments.
