@@ -188,8 +188,8 @@ fn say_figures() {
     ));
 }
 
-/// Waits until each director says that it checks so many servers, and that all of
-/// them are healthy.
+/// Waits until each director reports that it checks the given number of servers,
+/// and that all of them are healthy.
 fn wait_for_checks(servers: usize) {
     let path = "jsonpath={.status.health.checked} checked, {.status.health.healthy} healthy";
     let wanted = format!("{servers} checked, {servers} healthy");
