@@ -2,6 +2,7 @@
 //! and reports the results. The loop runs a round after a change, or when a
 //! deadline has come.
 
+mod drain;
 mod edges;
 mod hear;
 mod holder;
@@ -22,7 +23,7 @@ use crds::{Kind, Objects, api::DirectorException};
 use ipvs::{Kernel, Op, ServiceKey};
 use tokio::sync::mpsc::UnboundedSender;
 
-use self::{protect::Protection, reason::Reason, weigh::Health};
+use self::{drain::Draining, protect::Protection, reason::Reason, weigh::Health};
 use crate::{
     act::{State, retry::Retry},
     claim::Segments,
@@ -50,7 +51,10 @@ use crate::{
         surroundings::Surroundings,
         sysctls::Sysctls,
     },
-    input::leases::{Leases, Looks},
+    input::{
+        leases::{Leases, Looks},
+        reader::Followed,
+    },
     probe::target::{Order, Rates},
     ration::{Line, Ration},
     said::Said,
@@ -70,6 +74,10 @@ const VIP_GRACE: Duration = Duration::from_secs(5);
 /// If a kind of object is not listed this long after the agent's start, the
 /// agent reports the kind's name.
 const LISTING_TIME: Duration = Duration::from_secs(60);
+
+/// If the listing has not come this long after the agent's start, drains end as
+/// the previous run knew them.
+const LATE_LISTING: Duration = Duration::from_secs(30);
 
 /// Opens one of the loop's connections to the outside, such as the kernel or
 /// the journal.
@@ -103,6 +111,8 @@ pub struct World {
     /// Reads the time since the host started, including the time during which
     /// the host was suspended.
     pub uptime: Box<dyn FnMut() -> Duration + Send>,
+    /// The services whose connections the reader reads.
+    pub followed: Followed,
     /// Reads the time of day.
     pub daytime: Box<dyn FnMut() -> Daytime + Send>,
     /// The channel for orders to start and stop probes.
@@ -160,6 +170,7 @@ pub struct Loop {
     protection: Protection,
     places: Places,
     retention: Retention,
+    draining: Draining,
     /// The services whose wanted state or state in force has changed since the
     /// last update of `health`.
     changed: BTreeSet<ServiceKey>,
@@ -229,6 +240,7 @@ impl Loop {
             world,
             places: Places::default(),
             retention: Retention::new(GRACE),
+            draining: Draining::default(),
             changed: BTreeSet::new(),
             held: Vec::new(),
             doubt: None,

@@ -22,7 +22,7 @@ use crate::{
         origin::{Known, Source, Word},
         probed::{ProbeId, Tally},
     },
-    host::reading::Reading,
+    host::reading::{Loads, Reading},
 };
 
 /// An event that the loop must react to. The threads that send events make no
@@ -60,6 +60,9 @@ pub enum Event {
     /// The kernel's table as the reader found it, and the time at which the
     /// reading began.
     Reading(Instant, Reading),
+    /// The loads of the servers in the services that the loop follows, and the
+    /// time at which the reading began.
+    Loads(Instant, Loads),
     /// The reader thread cannot read the kernel's table.
     Unread,
     /// The latest probe results of a target; sent whenever the [`Tally`]

@@ -24,6 +24,7 @@ use self::{disk::ModelFile, table::lines};
 use crate::{
     claim::Orders,
     decide::{
+        drains::Begun,
         ours::{Change, Entry, Intent, Remembered},
         permission::{ApiServerTime, Daytime},
         refusals::Refused,
@@ -110,6 +111,7 @@ pub(crate) struct Disk {
     pub(crate) taken_over: BTreeSet<IpAddr>,
     pub(crate) refused: Refused,
     pub(crate) before_boot: Option<BTreeSet<ServiceKey>>,
+    pub(crate) drains: Begun,
 }
 
 impl Disk {
@@ -163,6 +165,7 @@ impl Disk {
             taken_over: self.taken_over.clone(),
             refused: self.refused.clone(),
             before_boot: self.before_boot.clone(),
+            drains: self.drains.clone(),
             ..Remembered::default()
         };
         for entry in &self.owned {

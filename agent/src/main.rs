@@ -39,7 +39,8 @@ use agent::{
         connection::{client_of, connect},
         kubernetes,
         leases::{self, Leases, Looks},
-        links, manifests, reader,
+        links, manifests,
+        reader::{self, Followed},
     },
     probe::{self, target::Order},
     reach::Reach,
@@ -260,9 +261,10 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let folder = args.state_dir.clone();
     runtime.spawn(async move { local::serve(&folder, shown).await });
     start_input(args, identity, &runtime, input, observed, outside);
+    let followed = world.followed.clone();
     thread::Builder::new()
         .name("reader".to_owned())
-        .spawn(move || reader::watch(&readings))
+        .spawn(move || reader::watch(&readings, &followed))
         .context("cannot start the reader's thread")?;
     probe::start(ordered, probed, Arc::default(), world.prober.clone())
         .context("cannot start the prober's thread")?;
@@ -375,6 +377,7 @@ fn world(args: &Args, boot_id: String, api_time: ApiTime, edges: Edges) -> World
         may_hijack: args.allow_hijack,
         surroundings: Box::new(ThisHost::default()),
         uptime: Box::new(uptime),
+        followed: Followed::default(),
         daytime: match args.manifests {
             Some(_) => Box::new(local_daytime),
             None => Box::new(move || api_time.daytime()),

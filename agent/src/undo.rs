@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use crate::{
     act::{self, Edges, Outcome, Restored, State, Writes},
     claim::{Orders, Segments},
+    clock::uptime,
     decide::{
         absence::Absence,
         addresses::Holding,
@@ -212,6 +213,7 @@ impl Host {
                 changed: None,
                 absence: &Absence::default(),
                 looks: ClusterLooks::default(),
+                uptime: uptime(),
             };
             let retention = &mut self.retention;
             let wish = retention.retain(wish, before, Removals::Released, now);

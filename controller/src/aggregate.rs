@@ -7,6 +7,7 @@
 //! ([`crds::condition::set`]).
 
 mod alive;
+mod drains;
 mod health_reports;
 mod holders;
 mod programmed;
@@ -36,6 +37,7 @@ use crate::{
     status::{Id, Status, Subject},
 };
 
+use drains::Drains;
 use health_reports::HealthReports;
 use holders::Holders;
 
@@ -122,7 +124,7 @@ impl Wanted {
 #[derive(Debug, Default)]
 struct Group<'a> {
     live: Vec<&'a DirectorView<'a>>,
-    dead: Vec<&'a str>,
+    dead: Vec<&'a DirectorView<'a>>,
     /// The live directors that cannot program any service, each with the
     /// condition that says why.
     broken: Vec<(&'a DirectorView<'a>, &'a Condition)>,
@@ -139,6 +141,7 @@ struct Group<'a> {
     exceptions:
         HashMap<&'a ObjectKey, Vec<(&'a DirectorView<'a>, &'a crds::api::DirectorException)>>,
     health: HealthReports<'a>,
+    drains: Drains<'a>,
     /// For each kind of object, a position in the controller's history of
     /// states: the latest one that all live directors of the group have
     /// reached. `None` if the group has no live director, or if the position of
@@ -261,8 +264,9 @@ fn group_directors<'a>(directors: &'a [DirectorView<'a>]) -> HashMap<&'a str, Gr
         let group = groups
             .entry(status.director_group_name.as_str())
             .or_default();
+        group.drains.hear(director);
         if !director.life.is_live() {
-            group.dead.push(director.name);
+            group.dead.push(director);
             continue;
         }
         group.live.push(director);

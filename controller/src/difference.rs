@@ -71,8 +71,10 @@ impl Status {
             (Self::RealServer(new), Some(Self::RealServer(old))) => (
                 new.virtual_services == old.virtual_services
                     && new.directors == old.directors
-                    && new.in_force == old.in_force,
-                new.virtual_services != old.virtual_services
+                    && new.in_force == old.in_force
+                    && new.state == old.state,
+                is_other_state(new.state.as_deref(), old.state.as_deref())
+                    || new.virtual_services != old.virtual_services
                     || new.in_force != old.in_force
                     || self.unhealthy_on() != published.map_or(0, Self::unhealthy_on),
             ),
@@ -130,6 +132,24 @@ fn servers_in_and_out(status: &VirtualServiceStatus) -> Option<(i32, i32)> {
     Some((counts.selected, counts.selected - may_serve))
 }
 
+/// Whether a server begins or ends to be drained, or the number of its
+/// connections is known for the first time.
+fn is_other_state(new: Option<&str>, old: Option<&str>) -> bool {
+    let is_counted = |state: &str| state.contains('(');
+    match (new, old) {
+        (Some(new), Some(old)) => {
+            let (phase, before) = (phase(new), phase(old));
+            phase != before || is_counted(new) && !is_counted(old)
+        }
+        (new, old) => new != old,
+    }
+}
+
+/// Returns a server's state without the number of connections.
+fn phase(state: &str) -> &str {
+    state.split_once(' ').map_or(state, |(phase, _)| phase)
+}
+
 fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let Some(old) = old else {
         return Difference::Flip;
@@ -160,6 +180,9 @@ fn of_condition(old: Option<&Condition>, new: &Condition) -> Difference {
     let only_counts = new.status == "True" || waits.contains(&&*new.reason);
     match new.type_.as_str() {
         kind::PROGRAMMED | kind::READY if only_counts => Difference::Soft,
+        // Only counts and directors' names change. How much is left is a number
+        // for people, who look now and then.
+        kind::DRAINED => Difference::Soft,
         _ => Difference::Plain,
     }
 }
@@ -345,6 +368,7 @@ mod tests {
                     ..health.counts()
                 }),
                 in_force: None,
+                state: None,
             })
         };
         let of_other_service = |status: Status| match status {

@@ -25,6 +25,10 @@ pub struct Need {
     /// these positions does not have the server yet. Until then, the director
     /// may not report the server even if the server is unhealthy.
     pub servers: BTreeMap<ObjectKey, Positions>,
+    /// For each drained server: the positions at which its drain was declared. A
+    /// director that has not reached these positions does not drain the server
+    /// yet.
+    pub drained: BTreeMap<ObjectKey, Positions>,
 }
 
 /// Everything on which the kernel's entries for one VirtualService depend. A
@@ -44,6 +48,36 @@ pub(crate) struct Fingerprint {
     pub(crate) group_gone: bool,
 }
 
+/// Returns the positions at which the drain of each drained server of `service`
+/// was declared. `before` is the service's previous form with its previous
+/// [`Need`].
+pub(crate) fn drained(
+    service: Option<&Service>,
+    before: Option<(&Service, &Need)>,
+    now: Positions,
+) -> BTreeMap<ObjectKey, Positions> {
+    let servers = service.into_iter().flat_map(|service| &service.servers);
+    let drained = servers.filter(|server| server.drain.is_some());
+    let known = places(before.map(|(service, _)| service));
+    drained
+        .map(|server| {
+            let object = &server.object;
+            let is_known = known.get(object) == Some(&(server.address, server.port));
+            let since = before.and_then(|(_, need)| need.drained.get(object).copied());
+            let since = since.filter(|_| is_known).unwrap_or(now);
+            (object.clone(), since)
+        })
+        .collect()
+}
+
+/// Returns the address and port of each server of a service.
+fn places(service: Option<&Service>) -> BTreeMap<&ObjectKey, (IpAddr, u16)> {
+    let servers = service.into_iter().flat_map(|service| &service.servers);
+    servers
+        .map(|server| (&server.object, (server.address, server.port)))
+        .collect()
+}
+
 /// Returns the positions at which each server joined `service`, if the service
 /// has a health check. `before` is the service's previous form with its
 /// previous [`Need`]. A server that joined before the service had a health
@@ -56,11 +90,7 @@ pub(crate) fn servers(
     let Some(service) = service.filter(|service| service.health_check.is_some()) else {
         return BTreeMap::new();
     };
-    let known: BTreeMap<&ObjectKey, (IpAddr, u16)> = before
-        .into_iter()
-        .flat_map(|(service, _)| &service.servers)
-        .map(|server| (&server.object, (server.address, server.port)))
-        .collect();
+    let known = places(before.map(|(service, _)| service));
     let since = |object| {
         before
             .and_then(|(_, need)| need.servers.get(object).copied())

@@ -58,6 +58,9 @@ pub(crate) const SYSCTL_NAME: usize = 64;
 /// The maximum number of characters in a sysctl's value.
 pub(crate) const SYSCTL_VALUE: usize = 64;
 
+/// The longest time that a drain may take, in seconds: a week.
+pub(crate) const DRAIN_SECONDS: i32 = 7 * 24 * 60 * 60;
+
 /// The longest persistence timeout, in seconds. The kernel stores the timeout
 /// as a 32-bit number of ticks, with up to 1000 ticks a second
 /// (`ip_vs_genl_parse_service` in `net/netfilter/ipvs/ip_vs_ctl.c`).

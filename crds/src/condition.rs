@@ -6,6 +6,7 @@
 //! argument `now`, or the time of the old condition.
 
 mod director;
+mod drained;
 mod ready;
 mod real_server;
 mod virtual_service;
@@ -20,6 +21,7 @@ use k8s_openapi::{
 use crate::{ObjectKey, Rejection};
 
 pub use director::*;
+pub use drained::*;
 pub use ready::*;
 pub use real_server::*;
 pub use virtual_service::*;
@@ -37,6 +39,9 @@ pub mod kind {
     /// needs no attention, and neither does any Director of a DirectorGroup.
     /// Users should look at this condition first.
     pub const READY: &str = "Ready";
+    /// No director has a connection to a drained RealServer. Only drained servers
+    /// have this condition.
+    pub const DRAINED: &str = "Drained";
     /// A director holds back removals of entries until an administrator permits
     /// the removals.
     pub const REMOVALS_HELD: &str = "RemovalsHeld";
@@ -207,6 +212,10 @@ pub mod reason {
     pub const REPORT_REFUSED: &str = "ReportRefused";
     /// Nobody knows whether the agent reports, because its Lease is not renewed.
     pub const NOT_ALIVE: &str = "NotAlive";
+    /// The server is drained, and no connection to it is left.
+    pub const DRAINED: &str = "Drained";
+    /// The server is drained, and connections to it are left.
+    pub const DRAINING: &str = "Draining";
     /// The installed definition lacks fields, and a report goes on without them.
     pub const FIELDS_LEFT_OUT: &str = "FieldsLeftOut";
     /// The installed definition has every field of a report.
@@ -257,13 +266,14 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
 
 /// Returns whether a user should look at the condition. RemovalsHeld and
 /// DefinitionOlder need attention unless they are False, and every other
-/// condition unless it is True.
+/// condition unless it is True. A drain needs no attention.
 pub fn needs_attention(condition: &Condition) -> bool {
-    condition.status
-        != match &*condition.type_ {
-            kind::REMOVALS_HELD | kind::DEFINITION_OLDER => FALSE,
-            _ => TRUE,
-        }
+    let fine = match &*condition.type_ {
+        kind::DRAINED => return false,
+        kind::REMOVALS_HELD | kind::DEFINITION_OLDER => FALSE,
+        _ => TRUE,
+    };
+    condition.status != fine
 }
 
 /// Returns a condition with status Unknown, for an object that the controller

@@ -25,6 +25,7 @@ pub mod installed;
 mod availability;
 mod bounds;
 mod digest;
+mod drain;
 mod fair;
 #[cfg(test)]
 mod fixtures;
@@ -44,6 +45,7 @@ pub use check::{
     AddressRule, BudgetRule, Checked, CheckedGroup, Extent, Grants, NamespaceRule, SysctlRule,
 };
 pub use digest::{Digest, ParseDigestError};
+pub use drain::DrainRule;
 pub use fair::fair_limit;
 pub use health_check::{
     BodyRule, DnsProbe, HealthCheck, HttpProbe, Probe, StatusRange, TlsRule, body_pattern,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    Availability, ForwardingRule, HealthCheck, Kind, ObjectKey, PersistenceRule, Rejection,
-    ServiceId, api::Scheduler, condition::reason,
+    Availability, DrainRule, ForwardingRule, HealthCheck, Kind, ObjectKey, PersistenceRule,
+    Rejection, ServiceId, api::Scheduler, condition::reason,
 };
 
 /// The result for all objects. Each object is accepted or rejected. Each server
@@ -158,6 +158,8 @@ pub struct Server {
     /// when it has fewer connections than this number. 0 means three quarters
     /// of the upper threshold.
     pub lower_threshold: u32,
+    /// How the server is drained, or None if it takes new connections.
+    pub drain: Option<DrainRule>,
     /// Whether the group's `spec.realServerAddresses` grants the address, or
     /// the server is from a file. If `is_listed` is false, a status must not
     /// quote the server's answers.
@@ -165,6 +167,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// Returns the server's share of new connections: its weight, or 0 while
+    /// it is drained.
+    pub fn share(&self) -> u16 {
+        match self.drain {
+            None => self.weight,
+            Some(_) => 0,
+        }
+    }
+
     /// Returns the server's address and port.
     pub fn socket(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)

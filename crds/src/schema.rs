@@ -6,4 +6,4 @@ pub const SCHEMA_ANNOTATION: &str = "ipvs.dev/schema";
 
 /// The number of this program's schemas. Add one in the first change of any
 /// definition after a release.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;

@@ -153,16 +153,7 @@ impl Socket {
     pub fn statistics(&mut self) -> Result<Statistics, Error> {
         let mut statistics = Statistics::new();
         self.read(|service, destinations| {
-            let destinations = destinations
-                .into_iter()
-                .map(|destination| {
-                    let statistics = DestinationStatistics {
-                        stats: destination.stats,
-                        connections: destination.connections,
-                    };
-                    (destination.key, statistics)
-                })
-                .collect();
+            let destinations = counters(destinations);
             let stats = service.stats;
             statistics.insert(
                 service.key,
@@ -173,6 +164,18 @@ impl Socket {
             );
         })?;
         Ok(statistics)
+    }
+
+    /// Reads the counters of one service's destinations. A service that the
+    /// kernel does not have has no destinations.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn destination_statistics(
+        &mut self,
+        service: &ServiceKey,
+    ) -> Result<BTreeMap<DestinationKey, DestinationStatistics>, Error> {
+        Ok(counters(self.dump_destinations(service)?))
     }
 
     fn read(
@@ -460,6 +463,19 @@ fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> Actual
             .map(|destination| (destination.key, destination.config))
             .collect(),
     }
+}
+
+fn counters(
+    destinations: Vec<DumpedDestination>,
+) -> BTreeMap<DestinationKey, DestinationStatistics> {
+    let counters = |found: DumpedDestination| {
+        let statistics = DestinationStatistics {
+            stats: found.stats,
+            connections: found.connections,
+        };
+        (found.key, statistics)
+    };
+    destinations.into_iter().map(counters).collect()
 }
 
 fn refused(doing: &'static str, code: i32) -> Error {

@@ -40,7 +40,9 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
     let tuned = &state.tuned;
     let is_time = tuned.next_look().is_some_and(|at| at <= now);
     let is_new = tuned.tuning.as_ref() != Some(tuning);
-    let is_other = is_checked(wish) != tuned.needs.checks || wish.kept_sysctls != tuned.kept;
+    let is_other = is_checked(wish) != tuned.needs.checks
+        || is_drained(wish) != tuned.needs.drains
+        || wish.kept_sysctls != tuned.kept;
     if !(state.everything_is_dirty || tuned.is_due || is_new || is_other || is_time) {
         return;
     }
@@ -83,6 +85,7 @@ pub(super) fn apply(state: &mut State, edges: &mut Edges<'_>, wish: &Wish, now: 
 fn needs(state: &State, wish: &Wish) -> Needs {
     let mut needs = Needs {
         checks: is_checked(wish),
+        drains: is_drained(wish),
         ..Needs::default()
     };
     for (key, service) in &wish.desired.table {
@@ -111,6 +114,10 @@ fn needs(state: &State, wish: &Wish) -> Needs {
 
 fn is_checked(wish: &Wish) -> bool {
     !wish.desired.checks.is_empty()
+}
+
+fn is_drained(wish: &Wish) -> bool {
+    !wish.desired.drains.is_empty()
 }
 
 /// Sets one sysctl to its wanted value and records its state.

@@ -106,6 +106,7 @@ impl Agent {
             changed: self.state.dirty(),
             absence: &Absence::default(),
             looks: ClusterLooks::default(),
+            uptime: self.now,
         };
         let retained = self.retention.retain(wish, before, self.removals, self.now);
         self.held = retained.held;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crds::{
-    AddressRule, Availability, BelowMinimum, CheckedGroup, ForwardingRule, HealthCheck, Kind,
-    ObjectKey, Rejection, Resolved, Server, Service, ServiceId, Standing,
+    AddressRule, Availability, BelowMinimum, CheckedGroup, DrainRule, ForwardingRule, HealthCheck,
+    Kind, ObjectKey, Rejection, Resolved, Server, Service, ServiceId, Standing,
     api::{IpFamily, PersistenceEngine, Protocol, Scheduler, TunnelChecksum},
 };
 use ipvs::{
@@ -36,6 +36,8 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, ObjectKey>,
     /// The RealServer that wants each destination.
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
+    /// The destinations that are drained. Their weight in `table` is 0.
+    pub drains: BTreeMap<(ServiceKey, DestinationKey), DrainRule>,
     /// The entries for which the group has no grant or no budget, each with the
     /// reason. A key without a destination stands for the whole service. The
     /// entries in `ungranted` are in the other fields too.
@@ -106,6 +108,15 @@ impl Desired {
         self.checks.contains_key(service) && self.has_destination(service, destination)
     }
 
+    /// Gives a server weight 0, so that it gets no new connections.
+    pub fn quiesce(&mut self, (service, server): &(ServiceKey, DestinationKey)) {
+        let wanted = self.table.get_mut(service);
+        let config = wanted.and_then(|wanted| wanted.destinations.get_mut(server));
+        if let Some(config) = config {
+            config.weight = 0;
+        }
+    }
+
     /// Whether a destination is a service's sorry server.
     pub fn is_sorry_server(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         let policy = self.checks.get(service);
@@ -132,6 +143,9 @@ pub struct CheckPolicy {
     /// Servers that stay in the table with weight 0 when the policy would
     /// remove them.
     pub quiesce_only: BTreeSet<DestinationKey>,
+    /// Servers that are drained. They get no new connections, not even as the
+    /// sorry server.
+    pub drained: BTreeSet<DestinationKey>,
 }
 
 /// Answers whether a service or server of an API object is ours.
@@ -191,9 +205,11 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                 .insert(object.clone());
         }
         for server in &service.servers {
+            let place = (key, destination_key(server));
+            desired.servers.insert(place, server.object.clone());
             desired
-                .servers
-                .insert((key, destination_key(server)), server.object.clone());
+                .drains
+                .extend(server.drain.map(|rule| (place, rule)));
         }
         if let Some(check) = &service.health_check {
             let policy = policy(check, object, service);
@@ -212,6 +228,8 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                 desired
                     .servers
                     .insert((key, destination), server.object.clone());
+                let drain = server.drain.map(|rule| ((key, destination), rule));
+                desired.drains.extend(drain);
                 desired
                     .ungranted
                     .insert((key, Some(destination)), why.clone());
@@ -242,6 +260,9 @@ fn policy(check: &Arc<HealthCheck>, object: &ObjectKey, service: &Service) -> Ch
         BelowMinimum::FailOpen | BelowMinimum::Reject => None,
     };
     let quotable = service.servers.iter().filter(|server| server.is_listed);
+    let refused = service.ungranted.iter().map(|(_, server)| server);
+    let drained = service.servers.iter().chain(refused);
+    let drained = drained.filter(|server| server.drain.is_some());
     CheckPolicy {
         check: check.clone(),
         namespace: object.namespace.clone(),
@@ -249,6 +270,7 @@ fn policy(check: &Arc<HealthCheck>, object: &ObjectKey, service: &Service) -> Ch
         availability: availability.clone(),
         sorry,
         quiesce_only: BTreeSet::new(),
+        drained: drained.map(destination_key).collect(),
     }
 }
 
@@ -383,7 +405,7 @@ fn destination_key(server: &Server) -> DestinationKey {
 fn destination_config(server: &Server) -> DestinationConfig {
     DestinationConfig {
         method: forwarding_method(server.forwarding),
-        weight: u32::from(server.weight),
+        weight: u32::from(server.share()),
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
     }

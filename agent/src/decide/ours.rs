@@ -11,7 +11,7 @@ use ipvs::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::decide::refusals::Refused;
+use crate::decide::{drains::Begun, refusals::Refused};
 
 /// One entry that is recorded as ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -88,6 +88,8 @@ pub struct Remembered {
     /// The services that were ours before the host's last start, or none if the
     /// journal was written since that start.
     pub before_boot: Option<BTreeSet<ServiceKey>>,
+    /// When drains began, since the host's start.
+    pub drains: Begun,
     /// The cluster that the recorded entries come from
     /// ([`crate::decide::caution`]).
     pub cluster: Option<String>,

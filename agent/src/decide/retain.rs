@@ -46,7 +46,9 @@ use self::{
 use crate::decide::{
     absence::{Absence, Cause, Doubtful},
     desired::{Desired, Wish},
+    drains::{Begun, Drains, Known},
     guard::{Count, Guard, is_most},
+    idle::Place,
     ours::Remembered,
 };
 
@@ -55,7 +57,10 @@ use crate::decide::{
 pub enum Removals {
     /// All entries are retained, because objects that are not known yet may
     /// want them.
-    NotYet,
+    NotYet {
+        /// Whether the listing of the objects is late.
+        is_late: bool,
+    },
     /// The [`crate::decide::guard`] decides how many entries may be removed.
     /// The entries of an object stay while the object's absence is not believed
     /// ([`crate::decide::absence`]).
@@ -85,6 +90,8 @@ pub struct Before<'a> {
     pub absence: &'a Absence,
     /// The looks at the cluster that removals wait for.
     pub looks: ClusterLooks,
+    /// The time since the host's start, on which drains run.
+    pub uptime: Duration,
 }
 
 /// The result of the retention stage.
@@ -116,6 +123,12 @@ enum Kept {
 /// The state that the retention stage keeps between calls.
 #[derive(Debug)]
 pub struct Retention {
+    drains: Drains,
+    /// When the next drain ends connections.
+    drain_ends: Option<Duration>,
+    /// The servers that stay drained, although the wanted state is older and
+    /// does not say so.
+    recorded: BTreeSet<Place>,
     guard: Guard,
     graces: Graces,
     waits: Waits,
@@ -135,6 +148,9 @@ impl Retention {
     /// removal is allowed stay for `grace`, usually [`GRACE`].
     pub fn new(grace: Duration) -> Self {
         Self {
+            drains: Drains::default(),
+            drain_ends: None,
+            recorded: BTreeSet::new(),
             guard: Guard::default(),
             graces: Graces::new(grace),
             waits: Waits::default(),
@@ -151,9 +167,26 @@ impl Retention {
         self.graces.ending(now)
     }
 
-    /// Returns when the next entry may be removed because its grace ends.
+    /// Returns when the next entry may be removed, because its grace or a drain
+    /// ends.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.graces.next_deadline()
+        let ends = [self.graces.next_deadline(), self.drain_ends];
+        ends.into_iter().flatten().min()
+    }
+
+    /// Returns the drains that objects declare.
+    pub fn drains(&self) -> &Drains {
+        &self.drains
+    }
+
+    /// Takes the drains that the journal knows.
+    pub fn restore_drains(&mut self, begun: &Begun) {
+        self.drains.restore(begun);
+    }
+
+    /// Notes that the journal has stored the drains.
+    pub fn drains_saved(&mut self) {
+        self.drains.saved();
     }
 
     /// Decides which entries that are no longer `wanted` stay in force.
@@ -168,12 +201,13 @@ impl Retention {
         removals: Removals,
         now: Duration,
     ) -> Retained {
+        let ended = self.follow_drains(&wanted.desired, before, removals, now);
         self.find_leaving(&wanted.desired, before);
         let waiting = self.waiting(before, removals);
         let mut doubtful = None;
         // Entries that stay held even if their number is within the budget.
         let barred = match removals {
-            Removals::NotYet | Removals::Held { .. } => self.leaving.clone(),
+            Removals::NotYet { .. } | Removals::Held { .. } => self.leaving.clone(),
             Removals::Guarded => {
                 let doubted = self.doubted(before);
                 // A listing is judged once its cluster is known.
@@ -187,7 +221,7 @@ impl Retention {
         let mut pending = self.not_begun();
         pending.retain(|op| !contains(&barred, &entry(op)) && !waiting.contains(&entry(op)));
         let are_allowed = match removals {
-            Removals::NotYet => false,
+            Removals::NotYet { .. } => false,
             Removals::Held { lasting } => {
                 if lasting {
                     self.guard.hold(&ops(&self.leaving));
@@ -210,12 +244,13 @@ impl Retention {
         for (since, op) in self.graces.end(now) {
             self.guard.count(&op, since);
         }
-        let changed = self.put_in_force(&wanted.desired, before);
+        let mut changed = self.put_in_force(&wanted.desired, before);
+        changed.extend(ended);
         let mut in_force = Wish {
             desired: self.in_force.clone(),
             ..wanted
         };
-        if removals == Removals::NotYet {
+        if matches!(removals, Removals::NotYet { .. }) {
             in_force.keep_all_of(before.ours);
         }
         Retained {
@@ -223,7 +258,7 @@ impl Retention {
             // Before all objects are known, an administrator cannot allow a
             // removal. So no removal is reported as held.
             held: match removals {
-                Removals::NotYet => Vec::new(),
+                Removals::NotYet { .. } => Vec::new(),
                 _ => {
                     let mut held = self.not_begun();
                     held.retain(|op| !waiting.contains(&entry(op)));
@@ -239,7 +274,7 @@ impl Retention {
     /// Removals that are held or released do not depend on a look.
     fn waiting(&mut self, before: Before<'_>, removals: Removals) -> BTreeSet<Entry> {
         let looks = before.looks;
-        if removals == Removals::NotYet {
+        if matches!(removals, Removals::NotYet { .. }) {
             // Objects may not be listed yet. The removals wait for the looks
             // that follow the listings.
             self.waits.clear();
@@ -345,6 +380,32 @@ impl Retention {
         found
     }
 
+    /// Begins and ends the drains that the wanted state declares. Returns the
+    /// services in which a drain ends.
+    fn follow_drains(
+        &mut self,
+        wanted: &Arc<Desired>,
+        before: Before<'_>,
+        removals: Removals,
+        now: Duration,
+    ) -> BTreeSet<ServiceKey> {
+        let known = match removals {
+            Removals::NotYet { is_late: false } => Known::Restored,
+            Removals::NotYet { is_late: true } => Known::Unlisted,
+            _ => Known::All,
+        };
+        let is_there = |(service, server): &Place| {
+            let found = before.kernel.get(service);
+            found.is_some_and(|found| found.destinations.contains_key(server))
+        };
+        let ended = self.drains.follow(wanted, known, is_there, before.uptime);
+        let end = self.drains.next_end(before.uptime);
+        // While the listing may still come, a drain that is over ends later.
+        let end = end.filter(|end| known != Known::Restored || !end.is_zero());
+        self.drain_ends = end.map(|end| now + end);
+        ended
+    }
+
     fn find_leaving(&mut self, wanted: &Desired, before: Before<'_>) {
         let ours = &before.ours.table.services;
         let keys: BTreeSet<_> = match before.changed {
@@ -434,18 +495,27 @@ impl Retention {
     fn put_in_force(&mut self, wanted: &Arc<Desired>, before: Before<'_>) -> BTreeSet<ServiceKey> {
         let retained = self.kept();
         let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
+        let recorded = self.drains.as_recorded();
+        let recorded = recorded.filter(|(key, server)| wanted.has_destination(key, server));
+        let recorded: BTreeSet<_> = recorded.copied().collect();
         let is_same = Arc::ptr_eq(wanted, &self.wanted)
             && retained == self.retained
+            && recorded == self.recorded
             && !retained.keys().any(may_differ);
         if is_same {
             return BTreeSet::new();
         }
         let changed = retained.keys().chain(self.retained.keys());
+        let drained = recorded.iter().chain(&self.recorded);
+        let changed = changed.chain(drained.map(|(service, _)| service));
         let changed = changed.copied().collect();
-        self.in_force = match retained.is_empty() {
+        self.in_force = match retained.is_empty() && recorded.is_empty() {
             true => wanted.clone(),
             false => {
                 let mut in_force = Desired::clone(wanted);
+                for place in &recorded {
+                    in_force.quiesce(place);
+                }
                 for (key, kept) in &retained {
                     let found = before.kernel.get(key).expect("it is in the kernel");
                     let ours = &before.ours.table;
@@ -463,6 +533,7 @@ impl Retention {
             }
         };
         self.retained = retained;
+        self.recorded = recorded;
         self.wanted = wanted.clone();
         changed
     }

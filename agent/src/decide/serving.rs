@@ -92,6 +92,12 @@ impl Serving {
         self.dirty.insert(key);
         let before = self.services.remove(&key);
         let recovered = before.as_ref().and_then(|service| service.recovered);
+        let drained_before = before.as_ref().map(|service| service.policy.clone());
+        let comes_back = |server: &DestinationKey| {
+            let was_drained = drained_before.as_ref();
+            was_drained.is_some_and(|policy| policy.drained.contains(server))
+                && !policy.drained.contains(server)
+        };
         let (mut known, below_since, is_new) = match before {
             Some(service) => (service.servers, service.below_since, false),
             None => {
@@ -130,6 +136,9 @@ impl Serving {
             if let Some(before) = probe_before.filter(|before| *before != probe) {
                 self.targets.leave(before, &(key, *server));
                 state.probed_otherwise();
+            }
+            if comes_back(server) {
+                state.comes_back(now);
             }
             let member = Member {
                 probe,

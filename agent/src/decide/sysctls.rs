@@ -177,17 +177,26 @@ fn recommended(needs: &Needs, tuning: &Tuning, facts: &Facts) -> Vec<Setting> {
              INVALID, or accept only ESTABLISHED) would drop the replies of NAT servers",
         ));
     }
-    if needs.checks {
-        settings.push(Setting::new(
-            "net.ipv4.vs.expire_nodest_conn",
-            "1",
+    // Without these two, a removed server's clients wait for their timeouts, and
+    // clients that are bound to a server of weight 0 stay with it.
+    let ends = match (needs.checks, needs.drains) {
+        (true, _) => Some((
             "services have health checks: connections to a removed server end at once",
-        ));
+            "services have health checks: clients that are bound to a failed server go to \
+             another one",
+        )),
+        (false, true) => Some((
+            "servers are drained: connections to a removed server end at once",
+            "servers are drained: clients that are bound to a drained server go to another one",
+        )),
+        (false, false) => None,
+    };
+    if let Some((removed, bound)) = ends {
+        settings.push(Setting::new("net.ipv4.vs.expire_nodest_conn", "1", removed));
         settings.push(Setting::new(
             "net.ipv4.vs.expire_quiescent_template",
             "1",
-            "services have health checks: clients that are bound to a failed server go to \
-             another one",
+            bound,
         ));
     }
     if needs.tcp {

@@ -10,7 +10,7 @@ use crds::{Change, Checked, Kind, ObjectKey, Store};
 use kube::core::object::HasSpec;
 use serde::Serialize;
 
-use super::{LISTING_TIME, Loop, VIP_GRACE, reason::Reason};
+use super::{LATE_LISTING, LISTING_TIME, Loop, VIP_GRACE, reason::Reason};
 use crate::{
     decide::{absence::Absence, liveness::Liveness},
     disk::checkpoint::{Note, Tee},
@@ -103,6 +103,10 @@ impl Loop {
                 let began = self.clock.at(began);
                 let is_old = self.acted.is_some_and(|acted| began < acted);
                 Reason::Retry.when(self.state.hint(&reading, is_old))
+            }
+            Event::Loads(began, loads) => {
+                let began = self.clock.at(began);
+                self.hear_loads(began, loads)
             }
             Event::Unread => {
                 self.state.distrust();
@@ -208,7 +212,8 @@ impl Loop {
             Some(_) => None,
         };
         let retry = self.retry.next_deadline();
-        let listing = (now < LISTING_TIME).then_some(LISTING_TIME);
+        let listing = [LATE_LISTING, LISTING_TIME].into_iter();
+        let listing = listing.filter(|time| now < *time).min();
         [
             round, look, protection, removal, health, grace, retry, listing,
         ]

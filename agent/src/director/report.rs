@@ -34,6 +34,7 @@ impl Loop {
             checkpoint_trouble: self.checkpoint_trouble.clone(),
             input_problems: self.input_problems(),
             protection: self.protection.report(),
+            drains: self.draining.report.clone(),
         }
     }
 

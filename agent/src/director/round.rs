@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use crds::{AddressRule, CheckedGroup, resolve_for};
 use ipvs::OnConflict;
 
-use super::{Loop, VIP_GRACE, edges::edges, protect::Suspects};
+use super::{LATE_LISTING, Loop, VIP_GRACE, edges::edges, protect::Suspects};
 use crate::{
     act::{self, Outcome, retry::Subject},
     decide::{
@@ -131,7 +131,7 @@ impl Loop {
 
     /// Keeps in force the entries that must not be removed yet.
     fn retain(&mut self, now: Duration) -> Wish {
-        let removals = self.removals();
+        let removals = self.removals(now);
         let mut wanted = self.wish(now);
         wanted.addresses.is_released = removals == Removals::Released;
         let before = Before {
@@ -140,6 +140,7 @@ impl Loop {
             changed: self.state.dirty(),
             absence: &self.absence,
             looks: self.caution.looks(),
+            uptime: (self.world.uptime)(),
         };
         let retained = self.retention.retain(wanted, before, removals, now);
         let believed = match &retained.doubtful {
@@ -152,6 +153,8 @@ impl Loop {
         let changed = retained.changed.iter().copied();
         self.state.in_force_changed(changed);
         self.changed.extend(retained.changed);
+        self.save_drains();
+        self.follow_drains(now);
         retained.in_force
     }
 
@@ -171,8 +174,9 @@ impl Loop {
         let changed = std::mem::take(&mut self.changed);
         let (is_listed, wall) = (self.objects.is_listed(), self.clock.steady_wall(now));
         let desired = &in_force.desired;
+        let drains = self.retention.drains();
         self.health
-            .weigh(desired, changed, is_listed, &mut self.state, wall);
+            .weigh(desired, changed, drains, is_listed, &mut self.state, wall);
     }
 
     /// Plans and runs the operations that bring the host to the state in force.
@@ -250,9 +254,11 @@ impl Loop {
         self.objects.is_listed() && self.permission() == Permission::Given
     }
 
-    fn removals(&mut self) -> Removals {
+    fn removals(&mut self, now: Duration) -> Removals {
         if !self.objects.is_listed() {
-            return Removals::NotYet;
+            return Removals::NotYet {
+                is_late: now >= LATE_LISTING,
+            };
         }
         let permission = self.permission();
         let removals = self.caution.judge(permission == Permission::Given);

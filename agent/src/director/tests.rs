@@ -26,6 +26,7 @@ use crate::{
 mod absent;
 mod budgets;
 mod cautious;
+mod drains;
 mod drift;
 mod grants;
 mod health;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ipvs::{ServiceKey, WantedTable};
+use ipvs::{ServiceKey, WantedService, WantedTable};
 use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,6 +16,7 @@ use crate::{
     act::State,
     decide::{
         desired::Desired,
+        drains::Drains,
         serving::{Serving, memory::Memory},
     },
     disk::checkpoint::{Note, Recorder},
@@ -156,22 +157,29 @@ impl Health {
     /// changed in `in_force` since the last call. The caller must have read the
     /// kernel's table before. If `is_listed` is true, all wanted services are
     /// known, so this function forgets the recorded health of unwanted
-    /// services.
+    /// services. Servers whose drain has ended their connections are left out of
+    /// `table`; their checks go on.
     pub(super) fn weigh(
         &mut self,
         in_force: &Desired,
         changed: BTreeSet<ServiceKey>,
+        drains: &Drains,
         is_listed: bool,
         state: &mut State,
         now: Timestamp,
     ) {
+        let in_kernel = |key: ServiceKey, mut service: WantedService| {
+            let destinations = &mut service.destinations;
+            destinations.retain(|server, _| !drains.has_ended(&(key, *server)));
+            service
+        };
         self.changed.extend(&changed);
         for key in changed {
             let service = in_force.table.get(&key);
             let checked = in_force.checks.get(&key).zip(service);
             self.serving.wish(key, checked, state.found(&key), now);
             match service {
-                Some(service) => self.table.insert(key, service.clone()),
+                Some(service) => self.table.insert(key, in_kernel(key, service.clone())),
                 None => self.table.remove(&key),
             };
         }
@@ -184,7 +192,7 @@ impl Health {
         for key in &dirty {
             if let Some(service) = in_force.table.get(key) {
                 let weighed = self.serving.weigh(*key, service, now);
-                self.table.insert(*key, weighed);
+                self.table.insert(*key, in_kernel(*key, weighed));
             }
         }
         self.take_news(now);

@@ -22,6 +22,7 @@ use redb::{Database, ReadableDatabase};
 use self::rows::Lasting;
 use super::database::{self, OpenDatabase};
 use crate::decide::{
+    drains::Begun,
     ours::{Change, Intent, Remembered},
     refusals::Refused,
 };
@@ -74,6 +75,13 @@ pub trait Journal {
     /// # Errors
     /// Returns an error if the entries cannot be written.
     fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError>;
+
+    /// Stores when drains began. Each call replaces the drains of the previous
+    /// call. A reboot removes the drains from the journal.
+    ///
+    /// # Errors
+    /// Returns an error if the drains cannot be written.
+    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError>;
 }
 
 /// The substitute for the journal while the state folder cannot be used.
@@ -102,6 +110,10 @@ impl Journal for NoJournal {
     }
 
     fn remember_refused(&mut self, _: &Refused) -> Result<(), JournalError> {
+        Err(JournalError::Absent(self.0.clone()))
+    }
+
+    fn remember_drains(&mut self, _: &Begun) -> Result<(), JournalError> {
         Err(JournalError::Absent(self.0.clone()))
     }
 }
@@ -321,6 +333,11 @@ impl Journal for FileJournal {
         self.write(|transaction| rows::put_refused(transaction, refused))?;
         self.lasting.refused.clone_from(refused);
         Ok(())
+    }
+
+    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError> {
+        let boot_id = self.boot_id.clone();
+        self.write(|transaction| rows::put_drains(transaction, &boot_id, begun))
     }
 }
 

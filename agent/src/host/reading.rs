@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ipvs::{ActualService, ActualTable, Listing, ServiceConfig, ServiceKey};
+use ipvs::{
+    ActualService, ActualTable, DestinationKey, DestinationStatistics, Listing, ServiceConfig,
+    ServiceKey,
+};
 
 /// The result of reading the kernel's table.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +17,36 @@ pub enum Reading {
     Listing(Listing),
     /// The kernel's whole table, with every destination.
     Table(ActualTable),
+}
+
+/// The connections of one server in one service, and its packets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// The number of established connections.
+    pub active: u32,
+    /// The number of connections in any other state.
+    pub inactive: u32,
+    /// The number of persistence templates.
+    pub persistent: u32,
+    /// The number of packets in both directions. The kernel updates it every
+    /// two seconds.
+    pub packets: u64,
+}
+
+/// The loads of all servers of some services. A service that the kernel does
+/// not have has no servers.
+pub type Loads = BTreeMap<ServiceKey, BTreeMap<DestinationKey, Load>>;
+
+impl From<DestinationStatistics> for Load {
+    fn from(found: DestinationStatistics) -> Self {
+        let DestinationStatistics { stats, connections } = found;
+        Self {
+            active: connections.active,
+            inactive: connections.inactive,
+            persistent: connections.persistent,
+            packets: stats.packets_in.wrapping_add(stats.packets_out),
+        }
+    }
 }
 
 impl Reading {

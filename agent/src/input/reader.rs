@@ -3,20 +3,25 @@
 //! again before it writes ([`crate::director`]).
 //!
 //! The thread takes three kinds of readings, from the cheapest to the most
-//! complete. After each reading the thread rests for a multiple of the
-//! reading's duration. Because of the rests, reading even a large table takes
-//! only a small share of a processor.
+//! complete. A fourth kind reads the connections of the services that the loop
+//! follows, because it drains their servers. After each reading the thread rests
+//! for a multiple of the reading's duration. Because of the rests, reading even
+//! a large table takes only a small share of a processor.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    sync::mpsc::Sender,
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
     thread,
     time::{Duration, Instant},
 };
 
-use ipvs::{Kernel, Listing, Socket};
+use ipvs::{Kernel, Listing, ServiceKey, Socket};
 
-use crate::{event::Event, host::reading::Reading};
+use crate::{
+    event::Event,
+    host::reading::{Loads, Reading},
+};
 
 /// The file with the kernel's table as text, for this thread's network
 /// namespace.
@@ -30,6 +35,26 @@ enum Kind {
     Services,
     Listing,
     Table,
+    Loads,
+}
+
+/// The services whose connections the thread reads. The loop sets them.
+#[derive(Clone, Debug, Default)]
+pub struct Followed(Arc<Mutex<Arc<BTreeSet<ServiceKey>>>>);
+
+impl Followed {
+    /// Replaces the services.
+    pub fn set(&self, services: BTreeSet<ServiceKey>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
+    }
+
+    /// Returns the services.
+    pub fn get(&self) -> Arc<BTreeSet<ServiceKey>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
 /// Decides when the next reading of one kind is due.
@@ -60,26 +85,31 @@ impl Schedule {
 }
 
 /// Takes readings of the kernel's table until the loop has ended.
-pub fn watch(events: &Sender<Event>) {
+pub fn watch(events: &Sender<Event>, followed: &Followed) {
     let mut schedules = [
         Schedule::new(Kind::Services, 1500, 60, 60),
         Schedule::new(Kind::Listing, 5000, 100, 60),
         Schedule::new(Kind::Table, 8000, 150, 60),
+        Schedule::new(Kind::Loads, 2000, 20, 60),
     ];
     let mut socket = None;
     let mut is_said = false;
     loop {
-        let [first, second, third] = &mut schedules;
-        let next = [first, second, third]
-            .into_iter()
+        let next = schedules
+            .iter_mut()
             .min_by_key(|schedule| schedule.due)
-            .expect("there are three schedules");
+            .expect("there are four schedules");
         thread::sleep(next.due.saturating_duration_since(Instant::now()));
         let began = Instant::now();
-        match take(next.kind, &mut socket) {
-            Ok(reading) => {
+        match take(next.kind, followed, &mut socket) {
+            Ok(taken) => {
                 next.taken(began);
-                if events.send(Event::Reading(began, reading)).is_err() {
+                let event = match taken {
+                    Taken::Nothing => continue,
+                    Taken::Reading(reading) => Event::Reading(began, reading),
+                    Taken::Loads(loads) => Event::Loads(began, loads),
+                };
+                if events.send(event).is_err() {
                     return;
                 }
             }
@@ -106,21 +136,47 @@ pub fn watch(events: &Sender<Event>) {
     }
 }
 
-fn take(kind: Kind, socket: &mut Option<Socket>) -> Result<Reading, ipvs::Error> {
+enum Taken {
+    /// There is nothing to read.
+    Nothing,
+    Reading(Reading),
+    Loads(Loads),
+}
+
+fn take(
+    kind: Kind,
+    followed: &Followed,
+    socket: &mut Option<Socket>,
+) -> Result<Taken, ipvs::Error> {
     if let Kind::Listing = kind {
         let failed = |source| ipvs::Error::Io {
             doing: "reading /proc/net/ip_vs",
             source,
         };
         let text = fs::read_to_string(LISTING).map_err(failed)?;
-        return Ok(Reading::Listing(Listing::parse(&text)));
+        return Ok(Taken::Reading(Reading::Listing(Listing::parse(&text))));
+    }
+    let services = followed.get();
+    if matches!(kind, Kind::Loads) && services.is_empty() {
+        return Ok(Taken::Nothing);
     }
     let socket = match socket {
         Some(socket) => socket,
         None => socket.insert(Socket::open()?),
     };
     Ok(match kind {
-        Kind::Table => Reading::Table(socket.table()?),
-        _ => Reading::Services(socket.services()?),
+        Kind::Loads => Taken::Loads(loads(socket, &services)?),
+        Kind::Table => Taken::Reading(Reading::Table(socket.table()?)),
+        _ => Taken::Reading(Reading::Services(socket.services()?)),
     })
+}
+
+fn loads(socket: &mut Socket, services: &BTreeSet<ServiceKey>) -> Result<Loads, ipvs::Error> {
+    let mut loads = Loads::new();
+    for service in services {
+        let servers = socket.destination_statistics(service)?.into_iter();
+        let servers = servers.map(|(server, found)| (server, found.into()));
+        loads.insert(*service, servers.collect());
+    }
+    Ok(loads)
 }

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use crds::{api::DirectorStatus, condition};
+use crds::{
+    api::{DirectorStatus, DrainingServer},
+    condition,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
@@ -58,6 +61,10 @@ pub struct Answer {
     /// The Director's status, as the agent would report it now. Only the
     /// controller adds the conditions Alive, Reporting and Ready.
     pub status: DirectorStatus,
+    /// The servers that are drained, with the last known number of their
+    /// connections. The status counts less often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drains: Vec<DrainingServer>,
     /// What the agent knows of the IPVS table, if the question asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<table::Known>,
@@ -224,7 +231,8 @@ impl Shared {
             director_name: self.sources.name.clone(),
             loop_silent_seconds: self.sources.heartbeat.age().as_secs(),
             api_server_away: self.sources.reach.away(),
-            observed_at: observed.map(|observed| Time(observed.at)),
+            observed_at: observed.as_ref().map(|observed| Time(observed.at)),
+            drains: observed.map_or_else(Vec::new, |observed| observed.drains.exact()),
             status,
             table: known,
         }

@@ -1,6 +1,7 @@
 //! Computes a Director's status from the loop's findings. The code is pure: it
 //! does no I/O.
 
+mod drains;
 mod health;
 mod held;
 mod objects;
@@ -20,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use self::held::removals_held;
 pub use self::{
+    drains::{DrainReport, ServerDrain},
     health::HealthReport,
     objects::{complaints, unknown_fields, unreadable},
 };
@@ -120,6 +122,8 @@ pub struct Observed {
     pub input_problems: Vec<String>,
     /// The report of the checks that protect the host's own traffic.
     pub protection: Arc<protect::Report>,
+    /// The servers that are drained.
+    pub drains: Arc<DrainReport>,
 }
 
 /// Returns the Director's new status. Fields that `observed` does not cover
@@ -176,6 +180,7 @@ pub fn status(observed: &Observed, before: &DirectorStatus, generation: i64) -> 
         held::explain(&mut removals, observed.doubt.as_ref());
         condition::set(&mut status.conditions, removals, observed.at);
     }
+    status.drains = observed.drains.status(before.drains.as_ref());
     status.health.clone_from(&observed.health.found);
     let health_checks = observed.health.condition(generation);
     condition::set(&mut status.conditions, health_checks, observed.at);

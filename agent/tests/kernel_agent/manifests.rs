@@ -26,7 +26,7 @@ use agent::{
     host::{
         netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost, sysctls::SysctlFolder,
     },
-    input::{Input, manifests},
+    input::{Input, manifests, reader::Followed},
     tell::{health::Pulse, report::Observed},
     trail::Trail,
 };
@@ -158,6 +158,7 @@ fn run(objects: &Path, state: &Path) -> (usize, Observed) {
             Ok((Box::new(journal), remembered))
         }),
         sysctls: Box::new(SysctlFolder("/proc/sys".into())),
+        followed: Followed::default(),
         leases: None,
         sockets: Box::new(SockDiag),
         may_hijack: false,

@@ -204,7 +204,7 @@ pub(super) fn below_minimum(
         return None;
     }
     let leaving_servers_out: HashSet<&str> = health.leaving_servers_out(namespace).collect();
-    let weighted = || service.servers.iter().filter(|server| server.weight > 0);
+    let weighted = || service.servers.iter().filter(|server| server.share() > 0);
     let mut unhealthy: HashMap<&str, usize> = HashMap::new();
     for server in weighted() {
         for (director, _) in servers.unhealthy(&server.object) {

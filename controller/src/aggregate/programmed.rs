@@ -65,7 +65,7 @@ pub(super) fn programmed(view: &ServiceView<'_>) -> Programmed {
         let _ = write!(
             programmed.message,
             ". Directors without a live Lease are not counted: {}",
-            condition::named(view.group.dead.iter().copied())
+            condition::named(view.group.dead.iter().map(|director| director.name))
         );
     }
     Programmed {

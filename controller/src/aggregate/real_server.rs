@@ -4,12 +4,12 @@ use std::{
 };
 
 use crds::{
-    Kind, ObjectKey, Rejection, Resolved, Service,
+    DrainRule, Kind, ObjectKey, Rejection, Resolved, Service,
     api::{ForwardingMethod, RealServerStatus, ServerInForce, int32},
-    condition::{self, ServerHealth, Sight},
+    condition::{self, ServerDrain, ServerHealth, Sight, server_state},
 };
 
-use super::{Facts, Group, health_reports::Servers};
+use super::{Facts, Group, drains, health_reports::Servers};
 use crate::{scope::Scope, status::Subject};
 
 /// One server with all services that use it.
@@ -22,6 +22,7 @@ struct Uses<'a> {
     /// duplicates.
     checked_by: Vec<&'a Group<'a>>,
     health: ServerHealth<'a>,
+    drain: ServerDrain<'a>,
     refused: Vec<(&'a ObjectKey, &'a Rejection)>,
 }
 
@@ -56,6 +57,19 @@ pub(super) fn statuses<'a>(
                 let of = || Servers::of(key, needs.get(key), group);
                 uses.check(&server.object, checked.get_or_insert_with(of), group);
             }
+            if server.drain.is_some() {
+                drains::add(&mut uses.drain, &server.object, needs.get(key), group);
+                let remark = drains::remark(key, service);
+                remark
+                    .into_iter()
+                    .for_each(|remark| uses.drain.remark(remark));
+            }
+        }
+        for (_, server) in &service.ungranted {
+            if server.drain.is_some() && is_in_scope(&server.object) {
+                let uses = uses.entry(&server.object).or_default();
+                drains::add_refused(&mut uses.drain, &server.object, group);
+            }
         }
     }
     for ((service, server), rejection) in &resolved.refused {
@@ -70,7 +84,8 @@ pub(super) fn statuses<'a>(
         .map(|(key, stored)| {
             let uses = uses.remove(key).unwrap_or_default();
             let rejection = resolved.rejection(Kind::RealServer, key);
-            (key.clone(), uses.status(rejection, stored.generation))
+            let rule = stored.in_force().and_then(|server| server.drain);
+            (key.clone(), uses.status(rejection, rule, stored.generation))
         })
         .collect()
 }
@@ -107,9 +122,16 @@ impl<'a> Uses<'a> {
         }
     }
 
-    fn status(mut self, rejection: Option<&Rejection>, generation: i64) -> RealServerStatus {
+    fn status(
+        mut self,
+        rejection: Option<&Rejection>,
+        rule: Option<DrainRule>,
+        generation: i64,
+    ) -> RealServerStatus {
         let health = self.seen();
-        let conditions = match rejection {
+        let drain = &self.drain;
+        let drained = rule.map(|rule| drain.condition(&rule, self.services, generation));
+        let mut conditions = match rejection {
             Some(rejection) => {
                 let accepted = condition::not_accepted(rejection, generation);
                 let ready = condition::server_not_ready(&accepted, generation);
@@ -125,8 +147,11 @@ impl<'a> Uses<'a> {
                 ),
             ],
         };
+        let state = server_state(drained.as_ref().map(|drained| (drained, drain)));
+        conditions.extend(drained);
         RealServerStatus {
             conditions,
+            state: Some(state),
             virtual_services: Some(int32(self.services)),
             in_force: (self.services > 0).then(|| ServerInForce {
                 ports: listed(&self.ports),

@@ -1,4 +1,5 @@
 mod budgets;
+mod drains;
 mod health_reports;
 mod partial;
 mod property;

@@ -116,7 +116,7 @@ fn resolved_refs(
 
 fn no_weight(service: &Service, generation: i64) -> Option<Condition> {
     let servers = &service.servers;
-    let has_weight = servers.iter().any(|server| server.weight > 0);
+    let has_weight = servers.iter().any(|server| server.share() > 0);
     (!has_weight).then(|| condition::no_weight(int32(servers.len()), generation))
 }
 
@@ -137,7 +137,7 @@ fn real_servers(
         .as_ref()
         .map(|_| Servers::of(key, need, group));
     let (mut healthy, mut unknown) = (0, 0);
-    for server in service.servers.iter().filter(|server| server.weight > 0) {
+    for server in service.servers.iter().filter(|server| server.share() > 0) {
         let known = checked
             .as_ref()
             .map_or(Known::Healthy, |checked| checked.known(&server.object));

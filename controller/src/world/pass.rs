@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crds::{
     ObjectKey, Resolved,
-    api::{DirectorHealth, DirectorStatus},
+    api::{DirectorDrains, DirectorHealth, DirectorStatus, DrainingServer},
     condition::{self, kind},
 };
 
@@ -80,6 +80,10 @@ impl Stale {
             self.joined();
         } else if !is_same {
             self.add_all();
+        } else {
+            for server in changed_drains(&before.status, &after.status) {
+                self.add(self::id(Subject::RealServer, server));
+            }
         }
         let group = ObjectKey::cluster(after.status.director_group_name.as_str());
         self.add(id);
@@ -129,8 +133,9 @@ impl Stale {
             let before = advanced.get(&service.group);
             if before.is_some_and(|before| !is_reached(before)) {
                 scope.add(id(Subject::VirtualService, key));
-                if service.health_check.is_some() {
-                    for server in &service.servers {
+                let is_checked = service.health_check.is_some();
+                for server in &service.servers {
+                    if is_checked || server.drain.is_some() {
                         scope.add(id(Subject::RealServer, &server.object));
                     }
                 }
@@ -156,6 +161,33 @@ fn slowest(directors: &BTreeMap<String, KnownDirector>) -> HashMap<&str, Option<
             .or_insert(position);
     }
     slowest
+}
+
+/// Returns the servers about whose drain two reports of a director differ.
+fn changed_drains<'a>(
+    before: &'a DirectorStatus,
+    after: &'a DirectorStatus,
+) -> BTreeSet<&'a ObjectKey> {
+    fn entries(status: &DirectorStatus) -> &[DrainingServer] {
+        let drains = status.drains.as_ref();
+        drains.map_or(&[], |drains| &drains.servers)
+    }
+    fn missing<'a>(from: &'a [DrainingServer], all: &[DrainingServer]) -> Vec<&'a ObjectKey> {
+        let known: HashMap<_, _> = all
+            .iter()
+            .map(|entry| (&entry.real_server, entry))
+            .collect();
+        let is_other = |entry: &&DrainingServer| known.get(&entry.real_server) != Some(entry);
+        let other = from.iter().filter(is_other);
+        other.map(|entry| &entry.real_server).collect()
+    }
+    let (before, after) = (entries(before), entries(after));
+    if before == after {
+        return BTreeSet::new();
+    }
+    let mut changed = BTreeSet::from_iter(missing(before, after));
+    changed.extend(missing(after, before));
+    changed
 }
 
 /// Returns the part of a director's report on which the statuses of other
@@ -189,6 +221,15 @@ fn what_objects_depend_on(report: &DirectorStatus) -> DirectorStatus {
             healthy: 0,
             ..health
         }),
+        // The servers of the list are compared one by one.
+        drains: report
+            .drains
+            .as_ref()
+            .filter(|drains| drains.omitted > 0)
+            .map(|drains| DirectorDrains {
+                servers: Vec::new(),
+                ..drains.clone()
+            }),
         ..report.clone()
     }
 }

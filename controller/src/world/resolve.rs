@@ -78,11 +78,13 @@ impl World {
             self.history.know_group(group);
             self.has_new_states = true;
             let since = self.history.now(group);
+            let before = before.zip(self.needs.get(key));
             let need = Need {
                 fingerprint,
                 since,
                 provable,
-                servers: need::servers(service, before.zip(self.needs.get(key)), since),
+                servers: need::servers(service, before, since),
+                drained: need::drained(service, before, since),
             };
             self.needs.insert(key.clone(), need);
             self.stale.awaits(key);

@@ -178,6 +178,9 @@ pub struct DirectorStatus {
     /// no server is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<DirectorHealth>,
+    /// The RealServers that this director drains. Absent if it drains none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drains: Option<DirectorDrains>,
     /// Unusual findings that are not failures, one sentence each. For example:
     /// another program added servers to a service of the agent.
     #[serde(default)]
@@ -287,6 +290,13 @@ impl DirectorStatus {
     }
 }
 
+impl DirectorDrains {
+    /// Whether drained servers of a namespace may be missing from this status.
+    pub fn leaves_out_servers_of(&self, namespace: &str) -> bool {
+        leaves_out(self.omitted, &self.omitted_namespaces, namespace)
+    }
+}
+
 impl UnhealthyServer {
     /// Whether the server is not healthy for any VirtualService of the director
     /// that checks it.
@@ -338,6 +348,43 @@ pub struct UnhealthyServer {
     pub since: Time,
     /// Why the server is not healthy: "connection refused", for example.
     pub message: String,
+}
+
+/// The servers that a director drains.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorDrains {
+    /// The servers. The list is complete, except for the namespaces in
+    /// omittedNamespaces.
+    #[serde(default)]
+    pub servers: Vec<DrainingServer>,
+    /// The number of drained servers that did not fit into this status.
+    #[serde(default)]
+    pub omitted: i32,
+    /// The namespaces of the drained servers that did not fit into this status.
+    /// If omitted is not 0 and this list is empty, servers of any namespace may
+    /// be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omitted_namespaces: Vec<String>,
+}
+
+/// A real server that a director drains.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainingServer {
+    /// The drained RealServer.
+    pub real_server: ObjectKey,
+    /// The number of connections that are left, over all services of the
+    /// director. The agent writes the number when the drain begins, when half of
+    /// the connections or none are left, and otherwise once a minute.
+    pub connections: i32,
+    /// Whether no service of the director has a connection to the server, and no
+    /// packet has gone to it for 10 s.
+    pub drained: bool,
+    /// When the director stopped sending new connections to the server.
+    pub since: Time,
+    /// When the time of the drain ends.
+    pub until: Time,
 }
 
 /// The states of a server that is not healthy.

@@ -3,7 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Forwarding, rule};
+use super::{DesiredState, Drain, Forwarding, rule};
 use crate::bounds;
 
 /// One real server, which any number of VirtualServices of its namespace can
@@ -43,6 +43,12 @@ use crate::bounds;
         type_ = "string",
         description = "How packets reach the server",
         json_path = ".status.inForce.methods"
+    ),
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        description = "Whether the server gets new connections, and how many connections are left",
+        json_path = ".status.state"
     ),
     printcolumn(
         name = "Healthy",
@@ -107,6 +113,15 @@ pub struct RealServerSpec {
     /// Limits on the number of the server's connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<ConnectionThresholds>,
+    /// Active servers take new connections. A Drained server gets none on any
+    /// director, whatever its weight and whatever happens to other servers,
+    /// while its established connections go on. Its health check goes on too.
+    /// Defaults to Active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_state: Option<DesiredState>,
+    /// How the server is drained while desiredState is Drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
 }
 
 fn default_weight() -> i32 {
@@ -135,7 +150,9 @@ pub struct ConnectionThresholds {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerStatus {
-    /// The server's conditions, Accepted and Ready. With a health check, Ready
+    /// The server's conditions: Accepted, Ready, and while the server is drained
+    /// also Drained. Drained is True once no director has a connection to the
+    /// server. With a health check, Ready
     /// is True if at least one director finds the server healthy. The message
     /// names the directors that do not find the server healthy. Ready is
     /// Unknown while the server is new and no probe has succeeded.
@@ -153,6 +170,10 @@ pub struct RealServerStatus {
     /// uses the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<ServerInForce>,
+    /// Active, Draining or Drained. While the server is drained, the number of
+    /// connections that are left follows: "Draining (17 left)", for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// How services reach one real server. Each list separates its entries with

@@ -1,10 +1,10 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{Checked, address, forwarding::forwarding, invalid, port};
 use crate::{
-    ForwardingRule, Rejection,
-    api::{ConnectionThresholds, RealServer, RealServerSpec},
-    bounds,
+    DrainRule, ForwardingRule, Rejection,
+    api::{ConnectionThresholds, DesiredState, Drain, RealServer, RealServerSpec},
+    bounds, drain,
 };
 
 /// A checked RealServer.
@@ -27,6 +27,8 @@ pub struct CheckedServer {
     /// when it has fewer connections than this number. 0 means three quarters
     /// of the upper threshold.
     pub lower_threshold: u32,
+    /// How the server is drained, or None if the server takes new connections.
+    pub drain: Option<DrainRule>,
 }
 
 impl Checked for CheckedServer {
@@ -37,6 +39,9 @@ impl Checked for CheckedServer {
             Some(connections) => thresholds(connections)?,
             None => (0, 0),
         };
+        // The settings are checked before they are needed.
+        let drain = drain(spec.drain.as_ref())?;
+        let is_drained = spec.desired_state == Some(DesiredState::Drained);
         Ok(Self {
             address: address::server("spec.address", &spec.address)?,
             port: spec
@@ -51,6 +56,7 @@ impl Checked for CheckedServer {
                 .transpose()?,
             upper_threshold,
             lower_threshold,
+            drain: is_drained.then_some(drain),
         })
     }
 }
@@ -61,6 +67,31 @@ fn weight(raw: i32) -> Result<u16, Rejection> {
             "spec.weight",
             format_args!("{raw} is not a weight; write 0 to 65535"),
         )
+    })
+}
+
+fn drain(raw: Option<&Drain>) -> Result<DrainRule, Rejection> {
+    const LONGEST: i32 = bounds::DRAIN_SECONDS;
+    let default = drain::DEFAULT.as_secs();
+    let timeout = match raw.and_then(|raw| raw.timeout_seconds) {
+        None => Ok(drain::DEFAULT),
+        Some(seconds) => u64::try_from(seconds)
+            .ok()
+            .filter(|_| seconds <= LONGEST)
+            .map(Duration::from_secs)
+            .ok_or_else(|| {
+                invalid(
+                    "spec.drain.timeoutSeconds",
+                    format_args!(
+                        "{seconds} is not such a time; write 0 to {LONGEST}, or leave it out for \
+                         {default}"
+                    ),
+                )
+            }),
+    };
+    Ok(DrainRule {
+        timeout: timeout?,
+        at_end: raw.and_then(|raw| raw.at_end).unwrap_or_default(),
     })
 }
 

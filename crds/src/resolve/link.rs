@@ -235,6 +235,7 @@ fn fit(
         forwarding,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
+        drain: server.drain,
         is_listed: false,
     })
 }

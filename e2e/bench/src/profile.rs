@@ -13,6 +13,7 @@ use std::{
 use agent::{
     act::{Edges, State},
     decide::{
+        drains::Begun,
         ours::{Change, Intent},
         refusals::Refused,
     },
@@ -130,5 +131,9 @@ impl Journal for Timed {
 
     fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError> {
         self.journal.remember_refused(refused)
+    }
+
+    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError> {
+        self.journal.remember_drains(begun)
     }
 }

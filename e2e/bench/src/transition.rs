@@ -28,7 +28,7 @@ use agent::{
     event::{Event, probed::ProbeId},
     heartbeat::Heartbeat,
     host::{netlink::RouteSocket, sockets::SockDiag, surroundings::ThisHost},
-    input::reader,
+    input::reader::{self, Followed},
     probe::{self, target::Order},
     tell::health::Pulse,
     trail::writer::Writer,
@@ -141,6 +141,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
         may_hijack: false,
         surroundings: Box::new(ThisHost::default()),
         uptime: Box::new(clock::uptime),
+        followed: Followed::default(),
         daytime: Box::new(clock::local_daytime),
         orders,
         heartbeat: Heartbeat::default(),
@@ -156,7 +157,7 @@ fn start_agent(folder: &std::path::Path, moments: &Moments) -> Result<AgentThrea
     let (events, moments) = (agent.events.clone(), moments.clone());
     thread::spawn(move || relay(&heard, &events, &targets, &moments));
     let readings = agent.events.clone();
-    thread::spawn(move || reader::watch(&readings));
+    thread::spawn(move || reader::watch(&readings, &Followed::default()));
     agent.hear([Event::Directors([NAME.to_owned()].into())])?;
     agent.hear(TABLE.events()?)?;
     Ok(agent)

@@ -157,6 +157,16 @@ impl Download {
             .is_some_and(|reader| !reader.is_finished())
     }
 
+    /// Closes the client's direction of the connection. The download goes on.
+    ///
+    /// # Panics
+    /// Panics if the connection has ended.
+    #[track_caller]
+    pub fn close_sending(&self) {
+        let closed = self.connection.shutdown(Shutdown::Write);
+        closed.expect("the download is running");
+    }
+
     /// Waits until the download ends, and returns the number of bytes received.
     ///
     /// # Errors

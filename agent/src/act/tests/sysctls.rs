@@ -27,6 +27,7 @@ fn checked() -> Desired {
         availability: availability(),
         sorry: None,
         quiesce_only: Default::default(),
+        drained: Default::default(),
     };
     let key = tcp("192.0.2.10", 80);
     desired.checks.insert(key, Arc::new(policy));

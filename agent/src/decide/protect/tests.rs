@@ -253,6 +253,7 @@ fn a_sorry_server_that_is_a_director_is_left_out_too() {
         availability: health::availability(),
         sorry: Some((server(2), config)),
         quiesce_only: BTreeSet::new(),
+        drained: BTreeSet::new(),
     };
     desired.checks.insert(key, Arc::new(policy));
     let desired = Arc::new(desired);

@@ -12,6 +12,8 @@ mod graces;
 mod property;
 
 const WEB: &str = "192.0.2.10";
+/// The time since the host's start at which a scene begins.
+const UPTIME: Duration = Duration::from_secs(1000);
 
 /// Returns a wish for the `desired` state, with default settings of the group.
 fn wish_for(desired: Desired) -> Wish {
@@ -76,6 +78,7 @@ impl Scene {
             changed: None,
             absence: &Absence::default(),
             looks: self.looks,
+            uptime: UPTIME + self.now,
         };
         let wanted = wish_for(wanted.clone());
         self.retention.retain(wanted, before, removals, self.now)
@@ -116,6 +119,7 @@ fn checked(servers: &[(u8, u32)]) -> Desired {
         availability: health::availability(),
         sorry: Some((server(99), weight(1))),
         quiesce_only: BTreeSet::new(),
+        drained: BTreeSet::new(),
     };
     desired.checks.insert(tcp(WEB, 80), Arc::new(policy));
     desired
@@ -128,7 +132,8 @@ fn before_all_objects_are_known_everything_of_ours_stays_and_nothing_counts_as_h
     scene.ours.device = Some("ipvs-vips".to_owned());
     let sysctl = "net.ipv4.vs.conntrack".to_owned();
     scene.ours.sysctls.insert(sysctl.clone(), "0".to_owned());
-    let Retained { in_force, held, .. } = scene.retain(&wish(&[]), Removals::NotYet);
+    let Retained { in_force, held, .. } =
+        scene.retain(&wish(&[]), Removals::NotYet { is_late: false });
     assert_eq!(scene.removals(&in_force), [""; 0]);
     assert!(in_force.desired.vips.contains_key(&ip(WEB)), "its VIP");
     assert_eq!(in_force.addresses.kept, scene.ours.addresses);

@@ -147,6 +147,14 @@ impl ServerState {
         self.risen
     }
 
+    /// Notes that the server gets connections again after a drain, so its slow
+    /// start begins.
+    pub fn comes_back(&mut self, now: Timestamp) {
+        if self.health == Health::Up {
+            self.risen = Some(now);
+        }
+    }
+
     /// Forgets when the server came into service, because the server already
     /// has its full weight and needs no slow start.
     pub fn forget_rise(&mut self) {

@@ -221,7 +221,7 @@ impl Service {
         if let Some((sorry, config)) = self.policy.sorry {
             let leaves = self.sorry_leaves(now);
             deadline = [deadline, leaves].into_iter().flatten().min();
-            if is_below {
+            if is_below && !self.policy.drained.contains(&sorry) {
                 weighed.destinations.insert(sorry, config);
             } else if self.policy.quiesce_only.contains(&sorry) || leaves.is_some() {
                 let quiesced = DestinationConfig {

@@ -14,6 +14,8 @@ pub struct Needs {
     pub services: bool,
     /// Whether a service has a health check.
     pub checks: bool,
+    /// Whether a server is drained.
+    pub drains: bool,
     /// The servers that are reached by NAT.
     pub nat_servers: BTreeSet<IpAddr>,
     /// Whether a service may carry TCP; a service with a firewall mark may

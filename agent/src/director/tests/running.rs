@@ -49,6 +49,7 @@ impl Doors {
                 let world = world.clone();
                 move || world.parts().uptime
             }),
+            followed: Followed::default(),
             daytime: Box::new({
                 let world = world.clone();
                 move || world.parts().daytime

@@ -16,6 +16,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::decide::{
+    drains::Begun,
     ours::{Change, Intent, Remembered},
     refusals::Refused,
 };
@@ -43,6 +44,10 @@ const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused")
 /// holds an optional set of services, in postcard encoding and split into rows
 /// at arbitrary bytes.
 const BEFORE_BOOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("before-boot");
+/// The table of the drains' beginnings: the id of the boot in which they began,
+/// and [`Begun`], in postcard encoding and split into rows at arbitrary bytes.
+/// Older builds ignore this table, so it may be from an earlier boot.
+const DRAINS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("drains");
 /// The size of a row in bytes. The database redb stores a value in a page whose
 /// size is a power of two. A row of this size fits with its key into a page of
 /// redb.
@@ -105,6 +110,11 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
         }
         remembered = Remembered::default();
     }
+    // A table that this build cannot read is of a newer build. The drains then
+    // begin again.
+    let drains = read_rows(&transaction, DRAINS).ok().flatten();
+    let drains = drains.filter(|(boot, _): &(String, Begun)| boot == boot_id);
+    remembered.drains = drains.map(|(_, begun)| begun).unwrap_or_default();
     remembered.refused = refused;
     remembered.before_boot = before_boot;
     remembered.cluster = cluster;
@@ -168,6 +178,15 @@ pub(super) fn put_refused(
     refused: &Refused,
 ) -> Result<(), redb::Error> {
     replace_rows(transaction, REFUSED, refused)
+}
+
+/// Replaces the drains' beginnings in the file.
+pub(super) fn put_drains(
+    transaction: &WriteTransaction,
+    boot_id: &str,
+    begun: &Begun,
+) -> Result<(), redb::Error> {
+    replace_rows(transaction, DRAINS, &(boot_id, begun))
 }
 
 /// Writes the id of the cluster that all entries belong to.

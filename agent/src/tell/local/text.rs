@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crds::{
-    api::{DirectorStatus, VipsHeld},
+    api::{DirectorStatus, DrainingServer, VipsHeld},
     condition,
 };
 use jiff::Timestamp;
@@ -91,6 +91,8 @@ pub(super) fn of(answer: &Answer, now: Timestamp, is_wide: bool) -> String {
         &unhealthy.collect::<Vec<_>>(),
         most,
     );
+    let drains: Vec<_> = answer.drains.iter().map(drained).collect();
+    list(&mut text, "Drained servers", &drains, most);
     list(&mut text, "Notices", &status.notices, most);
     list(&mut text, "Last repairs", &status.repairs.latest, most);
     text
@@ -122,6 +124,16 @@ fn without_api_server(away: &Away, now: Timestamp) -> String {
          reports.\n{remedy}\n",
         at.unwrap_or_default()
     )
+}
+
+fn drained(server: &DrainingServer) -> String {
+    let (name, since, until) = (&server.real_server, server.since.0, server.until.0);
+    let left = match (server.drained, server.connections) {
+        (true, _) => "no connection left".to_owned(),
+        (false, 1) => "1 connection left".to_owned(),
+        (false, left) => format!("{left} connections left"),
+    };
+    format!("{name}: {left}, since {since}, until {until}")
 }
 
 fn vips(status: &DirectorStatus) -> Vec<String> {

@@ -59,6 +59,7 @@ pub(in crate::tell) fn well() -> Observed {
         checkpoint_trouble: None,
         input_problems: Vec::new(),
         protection: Arc::default(),
+        drains: Arc::default(),
     }
 }
 

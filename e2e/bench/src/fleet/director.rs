@@ -214,6 +214,7 @@ impl Director {
             checkpoint_trouble: None,
             input_problems: Vec::new(),
             protection: Arc::default(),
+            drains: Arc::default(),
         }
     }
 

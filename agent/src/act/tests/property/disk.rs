@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    decide::{ours::Change, refusals::Refused},
+    decide::{drains::Begun, ours::Change, refusals::Refused},
     disk::{
         database,
         journal::{FileJournal, JournalError},
@@ -131,5 +131,10 @@ impl Journal for DiskJournal {
     // The rounds in the property test refuse no entries.
     fn remember_refused(&mut self, refused: &Refused) -> Result<(), JournalError> {
         self.file.remember_refused(refused)
+    }
+
+    // Nor do they drain servers.
+    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError> {
+        self.file.remember_drains(begun)
     }
 }

@@ -206,7 +206,7 @@ fn what_the_previous_run_knew_is_kept_until_all_is_known() {
     let mut agent = Agent::start(&world);
     agent.round(&checked());
     let mut next = Agent::start(&world);
-    next.removals = Removals::NotYet;
+    next.removals = Removals::NotYet { is_late: false };
     next.round(&wish(&[]));
     assert_eq!(values(&world), ["1", "1"]);
     next.removals = Removals::Guarded;

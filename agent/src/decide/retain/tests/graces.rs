@@ -200,7 +200,7 @@ fn each_removal_waits_for_the_look_that_was_awaited_when_its_entry_left() {
 fn a_removal_that_is_due_before_all_is_listed_waits_for_the_listings_look() {
     let mut scene = served(&web(&[(1, 5)]));
     scene.now = s(1);
-    scene.retain(&wish(&[]), Removals::NotYet);
+    scene.retain(&wish(&[]), Removals::NotYet { is_late: false });
     scene.looks.wait_for(1, true);
     scene.at(s(2), &wish(&[]));
     assert_eq!(scene.retention.next_deadline(), None, "it has not begun");

@@ -36,7 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn removals() -> impl Strategy<Value = Removals> {
     select(vec![
-        Removals::NotYet,
+        Removals::NotYet { is_late: false },
         Removals::Guarded,
         Removals::Guarded,
         Removals::Held { lasting: true },
@@ -126,6 +126,7 @@ impl Twins {
             changed,
             absence: &absence,
             looks,
+            uptime: UPTIME + now,
         };
         let told = retention.retain(wish(), before(Some(&changed)), removals, now);
         let whole = self.whole.retain(wish(), before(None), removals, now);
@@ -193,7 +194,7 @@ proptest! {
                 twins.step(step, &in_force);
             }
             in_force = twins.decide(removals);
-            let is_held = matches!(removals, Removals::NotYet | Removals::Held { .. });
+            let is_held = matches!(removals, Removals::NotYet { .. } | Removals::Held { .. });
             twins.check(&in_force, is_held);
         }
     }

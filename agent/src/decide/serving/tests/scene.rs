@@ -21,6 +21,7 @@ pub(super) fn check_policy(availability: Availability, path: &str) -> Arc<CheckP
         availability,
         sorry: None,
         quiesce_only: Default::default(),
+        drained: Default::default(),
     })
 }
 

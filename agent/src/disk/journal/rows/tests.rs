@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use ipvs::{DestinationKey, ServiceKey};
 use redb::{ReadableDatabase, TableHandle};
@@ -172,9 +172,46 @@ fn nothing_of_the_old_form_stays_in_the_file() {
     let transaction = database.begin_read().unwrap();
     let tables = transaction.list_tables().unwrap();
     let tables: BTreeSet<_> = tables.map(|table| table.name().to_owned()).collect();
-    let expected = ["meta", "changes", "intents", "refused", "before-boot"];
+    let expected = [
+        "meta",
+        "changes",
+        "intents",
+        "refused",
+        "drains",
+        "before-boot",
+    ];
     let expected = expected.map(str::to_owned);
     assert_eq!(tables, expected.into());
+}
+
+#[test]
+fn drains_are_remembered_until_the_next_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Begun::from([((service(80), server(1)), Duration::from_secs(7))]);
+    let (mut journal, _) = open(folder.path(), BOOT);
+    journal.remember_drains(&begun).unwrap();
+    drop(journal);
+    let (_, found) = open(folder.path(), BOOT);
+    assert_eq!(found.drains, begun);
+    let (_, found) = open(folder.path(), "another boot");
+    assert_eq!(found.drains, Begun::new());
+}
+
+#[test]
+fn drains_that_cannot_be_read_are_forgotten_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path(), BOOT);
+    let ours = Change::Own(Entry::Service(service(80)));
+    journal.settle(&[ours]).unwrap();
+    drop(journal);
+    let database = Database::open(folder.path().join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    put(&transaction, DRAINS, 0, b"of a newer build").unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let (_, found) = open(folder.path(), BOOT);
+    assert_eq!(found.drains, Begun::new());
+    assert!(found.table.service(&service(80)));
 }
 
 #[test]
