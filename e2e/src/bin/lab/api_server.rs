@@ -1,13 +1,14 @@
 //! The files and processes of one cluster's etcd and kube-apiserver.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use e2e::host::run_here;
 use e2e::layout::Which;
 use e2e::layout::{
@@ -63,11 +64,24 @@ impl ApiServer {
         let mut processes = unpoisoned(&self.processes);
         let Processes { etcd, server } = &mut *processes;
         etcd.start(&mut self.etcd())?;
-        server.start(&mut self.server())?;
         let deadline = Instant::now() + READY_WITHIN;
+        // kube-apiserver gives up if etcd does not answer within 20 s, so it is
+        // started when etcd listens.
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.etcd_port())).is_err() {
+            etcd.check()?;
+            ensure!(Instant::now() < deadline, "etcd: {}", etcd.last_words());
+            sleep(Duration::from_millis(50));
+        }
+        server.start(&mut self.server())?;
         loop {
             etcd.check()?;
-            server.check()?;
+            // kube-apiserver ends if a part of its start takes too long. Its
+            // supervisor, a kubelet for example, starts it again.
+            if let Err(why) = server.check() {
+                ensure!(Instant::now() < deadline, "{why:#}");
+                eprintln!("lab: {why:#}\nlab: starting it again");
+                server.start(&mut self.server())?;
+            }
             // The API server reports ready before the namespaces `default` and
             // `kube-system` exist. Tests need both namespaces: most objects are
             // in `default`, and the UID of `kube-system` identifies the

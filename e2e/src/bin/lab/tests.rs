@@ -47,6 +47,10 @@ pub(crate) struct Tests {
 /// The longest sleep before `lab tests` looks again for labs that have ended.
 const A_WHILE: Duration = Duration::from_secs(60);
 
+/// How many lines of its output are shown again for a lab that came to no good
+/// end.
+const LAST_LINES: usize = 40;
+
 /// Builds and runs the tests that need a lab.
 pub(crate) fn run(tests: &Tests) -> Result<ExitCode> {
     let (mut binaries, programs) = test_binaries::build()?;
@@ -362,6 +366,11 @@ impl Ended<'_> {
                     self.status
                 ));
                 say(&format!("  again: {}", self.job.again("")));
+                say("  the end of its output:");
+                let lines: Vec<_> = self.output.lines().collect();
+                for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+                    println!("    {line}");
+                }
             }
         }
         say(&format!("  its logs: {}/", shortened(&self.logs).display()));
