@@ -6,6 +6,7 @@
 pub mod absence;
 pub mod addresses;
 pub mod caution;
+pub mod departures;
 pub mod desired;
 pub mod drains;
 pub mod guard;

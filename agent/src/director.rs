@@ -36,7 +36,7 @@ use crate::{
         ours::Remembered,
         permission::{Daytime, Doubt},
         places::Places,
-        retain::{GRACE, Retention},
+        retain::Retention,
         serving::memory::Memory,
     },
     disk::{
@@ -132,6 +132,8 @@ pub struct Loop {
     name: String,
     group: String,
     clock: Clock,
+    /// The uptime of the host at the loop's start.
+    started: Duration,
     world: World,
     kernel: Option<Box<dyn Kernel>>,
     links: Option<Box<dyn Links>>,
@@ -210,7 +212,7 @@ impl Loop {
         name: String,
         group: String,
         clock: Clock,
-        world: World,
+        mut world: World,
         recorder: Recorder,
         standings: Memory,
     ) -> Self {
@@ -225,6 +227,7 @@ impl Loop {
             name,
             group,
             clock,
+            started: (world.uptime)(),
             kernel: None,
             links: None,
             journal: Err(NoJournal(String::new())),
@@ -239,7 +242,7 @@ impl Loop {
             protection: Protection::new(world.may_hijack),
             world,
             places: Places::default(),
-            retention: Retention::new(GRACE),
+            retention: Retention::default(),
             draining: Draining::default(),
             changed: BTreeSet::new(),
             held: Vec::new(),
@@ -345,6 +348,12 @@ impl Loop {
         let kinds: Vec<_> = kinds.chain(members).collect();
         let is_late = now >= LISTING_TIME && !kinds.is_empty();
         is_late.then(|| Trouble::NotListed(kinds.join(", ")))
+    }
+
+    /// Returns the time since the host's start, at the time `now` of the loop's
+    /// clock. The loop's clock stands still while the host is suspended.
+    fn uptime(&mut self, now: Duration) -> Duration {
+        (self.world.uptime)().max(self.started + now)
     }
 
     /// Returns how many services and servers this director serves.

@@ -24,7 +24,7 @@ use self::{disk::ModelFile, table::lines};
 use crate::{
     claim::Orders,
     decide::{
-        drains::Begun,
+        departures::Record,
         ours::{Change, Entry, Intent, Remembered},
         permission::{ApiServerTime, Daytime},
         refusals::Refused,
@@ -111,7 +111,7 @@ pub(crate) struct Disk {
     pub(crate) taken_over: BTreeSet<IpAddr>,
     pub(crate) refused: Refused,
     pub(crate) before_boot: Option<BTreeSet<ServiceKey>>,
-    pub(crate) drains: Begun,
+    pub(crate) drains: Record,
 }
 
 impl Disk {

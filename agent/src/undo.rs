@@ -28,15 +28,18 @@ use crate::{
     decide::{
         absence::Absence,
         addresses::Holding,
+        departures::Place,
         desired::{Addresses, Desired, Wish},
+        idle::Idle,
         ours::Remembered,
-        retain::{Before, ClusterLooks, Removals, Retention},
+        retain::{Before, ClusterLooks, Removals, Retention, Traffic},
     },
     disk::{checkpoint::FILE as CHECKPOINT, journal::FileJournal},
     heartbeat::Heartbeat,
     host::{
         lock::{Lock, LockError},
         netlink::RouteSocket,
+        reading::loads,
         surroundings::ThisHost,
         sysctls::SysctlFolder,
     },
@@ -183,7 +186,7 @@ impl Host {
         let (journal, remembered) = FileJournal::open(undo.state_dir, undo.boot_id)?;
         Ok(Self {
             state: State::new(remembered),
-            retention: Retention::new(Duration::ZERO),
+            retention: Retention::immediate(),
             world: World {
                 kernel: ipvs::Socket::open()?,
                 links: RouteSocket::open()?,
@@ -214,6 +217,7 @@ impl Host {
                 absence: &Absence::default(),
                 looks: ClusterLooks::default(),
                 uptime: uptime(),
+                traffic: Traffic::None,
             };
             let retention = &mut self.retention;
             let wish = retention.retain(wish, before, Removals::Released, now);
@@ -225,8 +229,8 @@ impl Host {
         outcome.context("the kernel's table cannot be read or changed; run this command again")
     }
 
-    /// Stops new connections to all servers, and waits until the open
-    /// connections have ended.
+    /// Stops new connections to all servers, and waits until the connections
+    /// have ended as the drain of a server does ([`Idle`]).
     fn wait_for_connections(
         &mut self,
         wait: Duration,
@@ -239,41 +243,34 @@ impl Host {
             failures(&outcome)
         );
         let (began, mut told) = (Instant::now(), None::<Instant>);
+        let mut idle = Idle::default();
         loop {
-            let active = self.active_connections()?;
-            if active == 0 {
+            let ours = &self.state.ours().table.services;
+            let loads = loads(&mut self.world.kernel, ours.keys())?;
+            idle.hear(began.elapsed(), loads);
+            let servers = ours.iter();
+            let places = servers.flat_map(|(key, servers)| servers.iter().map(|of| (*key, *of)));
+            let places: Vec<Place> = places.collect();
+            let left = places.iter().filter_map(|place| idle.left(place));
+            let left: u64 = left.map(u64::from).sum();
+            if places.iter().all(|place| idle.is_idle(place) == Some(true)) {
                 say("no connection is left");
                 return Ok(());
             }
             if began.elapsed() >= wait {
-                say(&format!("{active} connections are left and are cut now"));
+                say(&format!("{left} connections are left and are cut now"));
                 return Ok(());
             }
             if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
-                let left = wait.saturating_sub(began.elapsed()).as_secs();
+                let rest = wait.saturating_sub(began.elapsed()).as_secs();
                 say(&format!(
-                    "{active} connections are left; waiting for up to {left} s more"
+                    "{left} connections are left; waiting for up to {rest} s more, and at least \
+                     until no packet has come for 10 s"
                 ));
                 told = Some(Instant::now());
             }
             thread::sleep(COUNT_INTERVAL);
         }
-    }
-
-    fn active_connections(&mut self) -> anyhow::Result<u64> {
-        let mut active = 0;
-        let ours = &self.state.ours().table.services;
-        for (service, statistics) in self.world.kernel.statistics()? {
-            let Some(ours) = ours.get(&service) else {
-                continue;
-            };
-            let servers = statistics.destinations.iter();
-            let ours = servers.filter(|(key, _)| ours.contains(key));
-            active += ours
-                .map(|(_, found)| u64::from(found.connections.active))
-                .sum::<u64>();
-        }
-        Ok(active)
     }
 
     /// Runs rounds with an empty wanted state, until only sysctls are left to

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::api::AtEnd;
 
+/// How long an entry of a service that is no longer wanted stays while it has
+/// connections, if the service does not say it.
+pub const REMOVAL_GRACE_PERIOD: Duration = Duration::from_secs(300);
+
 /// How long a drain lasts if its object does not say it.
 pub(crate) const DEFAULT: Duration = Duration::from_secs(300);
 

@@ -45,7 +45,7 @@ pub use check::{
     AddressRule, BudgetRule, Checked, CheckedGroup, Extent, Grants, NamespaceRule, SysctlRule,
 };
 pub use digest::{Digest, ParseDigestError};
-pub use drain::DrainRule;
+pub use drain::{DrainRule, REMOVAL_GRACE_PERIOD};
 pub use fair::fair_limit;
 pub use health_check::{
     BodyRule, DnsProbe, HealthCheck, HttpProbe, Probe, StatusRange, TlsRule, body_pattern,

@@ -6,6 +6,7 @@ use std::{
     mem,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -96,6 +97,9 @@ pub struct Service {
     pub health_check: Option<Arc<HealthCheck>>,
     /// How the service reacts to servers that fail their health check.
     pub availability: Availability,
+    /// How long connections may go on after their server no longer belongs to the
+    /// service.
+    pub removal_grace_period: Duration,
     /// The service's real servers, oldest first. No two servers have the same
     /// address and port.
     pub servers: Vec<Server>,

@@ -186,6 +186,17 @@ pub fn example(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Lets the entries of the existing VirtualServices leave 10 s after their
+/// deletion, even if they have connections or the kernel remembers closed ones.
+#[track_caller]
+pub fn drain_nothing() {
+    let names = kubectl(&["get", "ivs", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let names: Vec<_> = names.split_whitespace().collect();
+    let spec = r#"{"spec":{"removalGracePeriodSeconds":10}}"#;
+    let patch = ["--type=merge", "-p", spec];
+    kubectl(&[&["patch", "ivs"], &names[..], &patch].concat());
+}
+
 /// Returns the root folder of the repository.
 pub fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

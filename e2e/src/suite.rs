@@ -50,10 +50,11 @@ struct Long {
 /// The slow test binaries, which determine how long a run of all tests takes.
 /// The times in this list may be slightly out of date. Add every new test
 /// binary that takes minutes.
-const LONG: [Long; 16] = [
+const LONG: [Long; 17] = [
     long("e2e_nodes", 650, 1),
     long("e2e_health", 500, 3),
     long("e2e_director", 640, 3),
+    long("e2e_drains", 600, 3),
     long("e2e_walk", 400, 1),
     long("e2e_vips", 400, 2),
     long("e2e_guard", 350, 2),

@@ -30,6 +30,7 @@ mod op;
 mod owned;
 mod plan;
 mod socket;
+mod statistics;
 
 pub use kernel::{Errno, Error, Failure, Kernel, Meaning};
 pub use listing::Listing;
@@ -41,4 +42,5 @@ pub use model::{
 pub use op::{Op, destination_options, service_options};
 pub use owned::{Gone, Owned};
 pub use plan::{OnConflict, Plan, plan, plan_services};
-pub use socket::{DestinationStatistics, ServiceStatistics, Socket, Statistics};
+pub use socket::Socket;
+pub use statistics::{DestinationStatistics, ServiceStatistics, Statistics};

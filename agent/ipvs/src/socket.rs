@@ -19,9 +19,10 @@ use nix::sys::{
 };
 
 use crate::{
-    ActualService, ActualTable, Connections, DestinationKey, Errno, Error, Failure, Info, Kernel,
-    Op, ServiceConfig, ServiceKey, Stats, Timeouts,
+    ActualService, ActualTable, DestinationKey, Errno, Error, Failure, Info, Kernel, Op,
+    ServiceConfig, ServiceKey, Timeouts,
     codec::{self, Batch, DumpedDestination, DumpedService, Message},
+    statistics::{DestinationStatistics, ServiceStatistics, Statistics, counters},
 };
 
 /// The size in bytes at which a batch of requests is full and is sent.
@@ -47,28 +48,6 @@ const RECEIVE_QUEUE: usize = 8 * 1024 * 1024;
 /// request during the send call, so an answer comes at once or never. If the
 /// kernel's request handler returns EINTR, the kernel sends no answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The kernel's counters of all services and destinations, by service.
-pub type Statistics = BTreeMap<ServiceKey, ServiceStatistics>;
-
-/// The kernel's counters of an IPVS service and its destinations.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ServiceStatistics {
-    /// The counters of the service itself, including the traffic of removed
-    /// destinations.
-    pub stats: Stats,
-    /// The kernel's counters of each of the service's destinations.
-    pub destinations: BTreeMap<DestinationKey, DestinationStatistics>,
-}
-
-/// The kernel's counters of a destination.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct DestinationStatistics {
-    /// The destination's counters and rates.
-    pub stats: Stats,
-    /// The numbers of the destination's current connections.
-    pub connections: Connections,
-}
 
 /// A generic-netlink socket to the kernel's IPVS. A netlink socket belongs to
 /// the network namespace in which it was opened, and keeps that namespace
@@ -463,19 +442,6 @@ fn actual(config: ServiceConfig, destinations: Vec<DumpedDestination>) -> Actual
             .map(|destination| (destination.key, destination.config))
             .collect(),
     }
-}
-
-fn counters(
-    destinations: Vec<DumpedDestination>,
-) -> BTreeMap<DestinationKey, DestinationStatistics> {
-    let counters = |found: DumpedDestination| {
-        let statistics = DestinationStatistics {
-            stats: found.stats,
-            connections: found.connections,
-        };
-        (found.key, statistics)
-    };
-    destinations.into_iter().map(counters).collect()
 }
 
 fn refused(doing: &'static str, code: i32) -> Error {

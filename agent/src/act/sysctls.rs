@@ -117,7 +117,7 @@ fn is_checked(wish: &Wish) -> bool {
 }
 
 fn is_drained(wish: &Wish) -> bool {
-    !wish.desired.drains.is_empty()
+    !wish.desired.drains.is_empty() || wish.desired.is_draining
 }
 
 /// Sets one sysctl to its wanted value and records its state.

@@ -5,7 +5,7 @@ use crate::{
         addresses::Holding,
         desired::{Addresses, Desired, changed_services},
         ours::Remembered,
-        retain::{Before, ClusterLooks, Removals, Retention},
+        retain::{Before, ClusterLooks, Removals, Retention, Traffic},
         sysctls::Tuning,
     },
     fixtures::{ModelWorld, ip, server, service, tcp, wish},
@@ -59,7 +59,7 @@ impl Agent {
             world: world.clone(),
             journal,
             state: State::new(remembered),
-            retention: Retention::new(Duration::ZERO),
+            retention: Retention::immediate(),
             held: Vec::new(),
             now: Duration::ZERO,
             rule: AddressRule::Subnet,
@@ -107,6 +107,7 @@ impl Agent {
             absence: &Absence::default(),
             looks: ClusterLooks::default(),
             uptime: self.now,
+            traffic: Traffic::None,
         };
         let retained = self.retention.retain(wish, before, self.removals, self.now);
         self.held = retained.held;

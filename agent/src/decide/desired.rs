@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use crds::{
@@ -20,6 +21,11 @@ use ipvs::{
 };
 
 use crate::decide::{addresses::Holding, ours::Remembered, sysctls::Tuning};
+
+/// For how long an entry stays after its removal was allowed, unless its service
+/// says otherwise. The same time is the default of
+/// `spec.removalGracePeriodSeconds`.
+pub const PERIOD: Duration = crds::REMOVAL_GRACE_PERIOD;
 
 /// The state that the API objects want on one director. Also names the object
 /// that wants each part of the state.
@@ -38,6 +44,11 @@ pub struct Desired {
     pub servers: BTreeMap<(ServiceKey, DestinationKey), ObjectKey>,
     /// The destinations that are drained. Their weight in `table` is 0.
     pub drains: BTreeMap<(ServiceKey, DestinationKey), DrainRule>,
+    /// For how long entries of a service stay after their removal was allowed, if
+    /// this is not [`PERIOD`].
+    pub periods: BTreeMap<ServiceKey, Duration>,
+    /// Whether entries that no object wants wait for their clients to finish.
+    pub is_draining: bool,
     /// The entries for which the group has no grant or no budget, each with the
     /// reason. A key without a destination stands for the whole service. The
     /// entries in `ungranted` are in the other fields too.
@@ -106,6 +117,12 @@ impl Desired {
     /// Whether a health check may add and remove `destination` in `service`.
     pub fn is_checked(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         self.checks.contains_key(service) && self.has_destination(service, destination)
+    }
+
+    /// Returns for how long an entry of a service stays after its removal was
+    /// allowed, while it has connections.
+    pub fn period(&self, service: &ServiceKey) -> Duration {
+        self.periods.get(service).copied().unwrap_or(PERIOD)
     }
 
     /// Gives a server weight 0, so that it gets no new connections.
@@ -234,6 +251,9 @@ pub fn desired(resolved: &Resolved, group: &str) -> Desired {
                     .ungranted
                     .insert((key, Some(destination)), why.clone());
             }
+        }
+        if service.removal_grace_period != PERIOD {
+            desired.periods.insert(key, service.removal_grace_period);
         }
         desired.services.insert(key, object.clone());
         desired.table.insert(key, wanted);

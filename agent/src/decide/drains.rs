@@ -11,19 +11,15 @@
 //! the clock of the host since its start (CLOCK_BOOTTIME), so neither a restart
 //! of the agent nor a change of the time of day moves the end.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crds::{DrainRule, ObjectKey, api::AtEnd};
-use ipvs::ServiceKey;
+use ipvs::{DestinationKey, ServiceKey};
 
-use super::{desired::Desired, idle::Place};
-
-/// The times at which drains began, since the host's start.
-pub type Begun = BTreeMap<Place, Duration>;
+use super::{
+    departures::{Begun, Place},
+    desired::Desired,
+};
 
 /// What is known of the objects that declare drains.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,6 +106,13 @@ impl Drains {
         self.ended.contains(place)
     }
 
+    /// Returns the servers of a service whose drains have ended their
+    /// connections.
+    pub fn ended_in(&self, service: &ServiceKey) -> impl Iterator<Item = DestinationKey> {
+        let ended = self.ended.iter().filter(move |(of, _)| of == service);
+        ended.map(|(_, server)| *server)
+    }
+
     /// Returns the servers that the journal knows as drained, although the
     /// wanted state does not say so. Before all objects are known, such a
     /// server stays drained: the wanted state may be older than the drain.
@@ -142,12 +145,17 @@ impl Drains {
         self.wanted.servers.get(place)
     }
 
-    /// Returns what the journal must store, if it lacks a change.
-    pub fn unsaved(&self) -> Option<&Begun> {
-        self.is_unsaved.then_some(&self.begun)
+    /// Returns when drains began.
+    pub fn begun(&self) -> &Begun {
+        &self.begun
     }
 
-    /// Notes that the journal has stored what [`Self::unsaved`] returned.
+    /// Whether the journal lacks a change of [`Self::begun`].
+    pub fn is_unsaved(&self) -> bool {
+        self.is_unsaved
+    }
+
+    /// Notes that the journal has stored what [`Self::begun`] returned.
     pub fn saved(&mut self) {
         self.is_unsaved = false;
     }
@@ -222,14 +230,15 @@ mod tests {
         let mut drains = Drains::default();
         let wanted = wanted(&[(1, AtEnd::Disconnect)]);
         drains.follow(&wanted, Known::All, |_| true, at(100));
-        let saved = drains.unsaved().cloned().expect("a drain began");
+        assert!(drains.is_unsaved(), "a drain began");
+        let saved = drains.begun().clone();
         drains.saved();
 
         let mut again = Drains::default();
         again.restore(&saved);
         again.follow(&wanted, Known::Restored, |_| true, at(125));
         assert_eq!(again.next_end(at(125)), Some(at(5)));
-        assert_eq!(again.unsaved(), None);
+        assert!(!again.is_unsaved());
     }
 
     #[test]
@@ -240,7 +249,8 @@ mod tests {
         assert!(drains.as_recorded().eq([&place(1)]));
         drains.follow(&wanted(&[]), Known::All, |_| true, at(110));
         assert_eq!(drains.as_recorded().next(), None);
-        assert_eq!(drains.unsaved(), Some(&Begun::new()));
+        assert!(drains.is_unsaved());
+        assert_eq!(drains.begun(), &Begun::new());
     }
 
     #[test]

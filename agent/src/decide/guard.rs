@@ -96,11 +96,13 @@ impl Guard {
         self.holds = removals.into_iter().next().is_some();
     }
 
-    /// Counts a removal whose grace has ended. `now` is not the end of the
-    /// grace, but the earlier time at which the removal was allowed. The caller
-    /// must count removals in the order of these times.
-    pub fn count(&mut self, op: &Op, now: Duration) {
-        self.recent.push_back((now, Count::of([op])));
+    /// Counts a removal whose grace ends at `now`. What counts is the earlier
+    /// time `since` at which the removal was allowed.
+    pub fn count(&mut self, op: &Op, since: Duration, now: Duration) {
+        if since + WINDOW > now {
+            let place = self.recent.partition_point(|(at, _)| *at <= since);
+            self.recent.insert(place, (since, Count::of([op])));
+        }
     }
 
     fn is_over(&self, wanted: Count, going: Count, left: Count) -> bool {
@@ -224,13 +226,13 @@ mod tests {
     fn what_went_within_a_minute_counts_and_what_went_before_does_not() {
         let mut guard = Guard::default();
         for op in &deletions(0..8) {
-            guard.count(op, s(1));
+            guard.count(op, s(1), s(1));
         }
         assert!(!guard.holds(&deletions(8..10), NONE, owned(8..40), false, s(60)));
         assert!(guard.holds(&deletions(8..11), NONE, owned(8..40), false, s(60)));
         let mut guard = Guard::default();
         for op in &deletions(0..8) {
-            guard.count(op, s(1));
+            guard.count(op, s(1), s(1));
         }
         assert!(!guard.holds(&deletions(8..18), NONE, owned(8..40), false, s(61)));
     }
@@ -290,7 +292,7 @@ mod tests {
                     guard.holds(&[], NONE, owned(0..left), false, s(now));
                     continue;
                 }
-                ops.iter().for_each(|op| guard.count(op, s(now)));
+                ops.iter().for_each(|op| guard.count(op, s(now), s(now)));
                 gone.push((now, wanted));
                 left -= wanted;
                 let recent = gone.iter().filter(|(at, _)| at + 60 > now);

@@ -9,12 +9,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ipvs::{DestinationKey, Protocol, ServiceKey};
+use ipvs::{Protocol, ServiceKey};
 
-use crate::host::reading::{Load, Loads};
-
-/// A server in a service.
-pub type Place = (ServiceKey, DestinationKey);
+use crate::{
+    decide::departures::Place,
+    host::reading::{Load, Loads},
+};
 
 /// How long no packet must have gone to a server before it is idle.
 const QUIET: Duration = Duration::from_secs(10);
@@ -52,6 +52,16 @@ impl Idle {
     pub fn left(&self, (service, server): &Place) -> Option<u32> {
         let load = self.loads.get(service)?.get(server);
         Some(load.map_or(0, |load| left(service, *load)))
+    }
+
+    /// Whether the kernel certainly has no connection to a server, not even a
+    /// closed one.
+    pub fn is_empty(&self, (service, server): &Place) -> bool {
+        let servers = self.loads.get(service);
+        servers.is_some_and(|servers| {
+            let load = servers.get(server).copied().unwrap_or_default();
+            load.active == 0 && load.inactive == 0 && load.persistent == 0
+        })
     }
 
     /// Whether no connection to a server is left, or none if this is not known

@@ -11,7 +11,7 @@ use ipvs::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{drains::Begun, refusals::Refused};
+use crate::decide::{departures::Record, refusals::Refused};
 
 /// One entry that is recorded as ours.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -89,7 +89,7 @@ pub struct Remembered {
     /// journal was written since that start.
     pub before_boot: Option<BTreeSet<ServiceKey>>,
     /// When drains began, since the host's start.
-    pub drains: Begun,
+    pub drains: Record,
     /// The cluster that the recorded entries come from
     /// ([`crate::decide::caution`]).
     pub cluster: Option<String>,

@@ -8,8 +8,8 @@
 //! removals: allowed or not, │
 //!         absent objects ───┘
 //!
-//! no longer wanted ─▶ held, as it was ─▶ grace: 10 s, servers ─▶ removed
-//!                     until allowed      with weight 0
+//! no longer wanted ─▶ held, as it was ─▶ grace: no new ─▶ removed
+//!                     until allowed      connections
 //! ```
 //!
 //! The retention stage prevents removals that must not happen, by keeping the
@@ -18,15 +18,23 @@
 //! keeps its place in the service's order. Later stages plan for a table that
 //! includes the kept entries, so they never plan a held removal.
 //!
-//! A removal that is allowed begins with a grace ([`GRACE`]). If an object is
-//! deleted and created again within the grace, its entries never leave the
-//! kernel. The entries of the new object keep their connections, their order
-//! and the verdicts about their servers.
+//! A removal that is allowed begins with a grace ([`grace`]). The entries get no
+//! new connections, and leave when their clients have finished or when their
+//! period is over. If an object is deleted and created again within 10 s
+//! ([`departures::GRACE`](crate::decide::departures::GRACE)), its entries never leave the kernel. The entries of the new object
+//! keep their connections, their order and the verdicts about their servers.
+//!
+//! Drains that objects declare ([`crate::decide::drains`]) are followed here too.
+//! No removal guard applies to them.
 
+mod doubt;
+mod force;
 mod grace;
 mod leaving;
 mod looks;
 mod merge;
+mod record;
+mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,21 +42,21 @@ use std::{
     time::Duration,
 };
 
-use crds::Kind;
-use ipvs::{ActualTable, DestinationConfig, DestinationKey, Op, Owned, ServiceKey};
+use ipvs::{ActualTable, Op, Owned, ServiceKey};
 
-pub use self::{grace::GRACE, looks::ClusterLooks};
 use self::{
-    grace::{Entry, Graces},
-    leaving::{Leaving, Leavings, contains, entry, leaving, ops},
+    force::Kept,
+    grace::{Graces, removal},
+    leaving::{Leavings, contains, entry, leaving, ops},
     looks::Waits,
 };
+pub use self::{looks::ClusterLooks, traffic::Traffic};
 use crate::decide::{
     absence::{Absence, Cause, Doubtful},
+    departures::{Departure, Entry, Place},
     desired::{Desired, Wish},
-    drains::{Begun, Drains, Known},
-    guard::{Count, Guard, is_most},
-    idle::Place,
+    drains::{Drains, Known},
+    guard::{Count, Guard, WINDOW},
     ours::Remembered,
 };
 
@@ -90,8 +98,10 @@ pub struct Before<'a> {
     pub absence: &'a Absence,
     /// The looks at the cluster that removals wait for.
     pub looks: ClusterLooks,
-    /// The time since the host's start, on which drains run.
+    /// The time since the host's start, on which drains and graces run.
     pub uptime: Duration,
+    /// What is known of the connections of the entries that leave.
+    pub traffic: Traffic<'a>,
 }
 
 /// The result of the retention stage.
@@ -110,22 +120,16 @@ pub struct Retained {
     pub doubtful: Option<Doubtful>,
 }
 
-/// The part of a service that is retained.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Kept {
-    /// The whole service, and every server of ours in it.
-    Service,
-    /// Servers of a service that is still wanted, in the kernel's order. If
-    /// the configuration of a server is none, `merge::keep` chooses it.
-    Servers(Vec<(DestinationKey, Option<DestinationConfig>)>),
-}
-
 /// The state that the retention stage keeps between calls.
 #[derive(Debug)]
 pub struct Retention {
     drains: Drains,
-    /// When the next drain ends connections.
-    drain_ends: Option<Duration>,
+    /// When the next entry may be removed.
+    deadline: Option<Duration>,
+    /// The uptime at the time 0 of the caller's clock.
+    skew: Duration,
+    /// The longest time for which an entry stays after its removal was allowed.
+    longest: Duration,
     /// The servers that stay drained, although the wanted state is older and
     /// does not say so.
     recorded: BTreeSet<Place>,
@@ -143,16 +147,28 @@ pub struct Retention {
     in_force: Arc<Desired>,
 }
 
+/// A retention stage that has seen no entries yet.
+impl Default for Retention {
+    fn default() -> Self {
+        Self::staying_for(Duration::MAX)
+    }
+}
+
 impl Retention {
-    /// Returns a retention stage that has seen no entries yet. Entries whose
-    /// removal is allowed stay for `grace`, usually [`GRACE`].
-    pub fn new(grace: Duration) -> Self {
+    /// Returns a retention stage for which each allowed removal is due at once.
+    pub fn immediate() -> Self {
+        Self::staying_for(Duration::ZERO)
+    }
+
+    fn staying_for(longest: Duration) -> Self {
         Self {
             drains: Drains::default(),
-            drain_ends: None,
+            deadline: None,
+            skew: Duration::ZERO,
+            longest,
             recorded: BTreeSet::new(),
             guard: Guard::default(),
-            graces: Graces::new(grace),
+            graces: Graces::default(),
             waits: Waits::default(),
             leaving: BTreeMap::new(),
             retained: BTreeMap::new(),
@@ -161,32 +177,36 @@ impl Retention {
         }
     }
 
-    /// Returns the services that the round at `now` removes because their grace
-    /// ends.
+    /// Returns the services that the round at `now` may remove because their
+    /// grace ends.
     pub fn ending(&self, now: Duration) -> impl Iterator<Item = ServiceKey> {
-        self.graces.ending(now)
+        self.graces.ending(now + self.skew)
     }
 
     /// Returns when the next entry may be removed, because its grace or a drain
     /// ends.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let ends = [self.graces.next_deadline(), self.drain_ends];
-        ends.into_iter().flatten().min()
+        self.deadline
+    }
+
+    /// Whether an entry may be removed at `now` because its clients have
+    /// finished.
+    pub fn is_any_freed(&self, before: Before<'_>) -> bool {
+        let is_free = |entry: &Entry| before.is_free(entry);
+        self.graces.is_any_over(is_free, before.uptime)
+    }
+
+    /// Returns the services with drained servers or with entries in their grace,
+    /// whose connections must be read.
+    pub fn followed(&self) -> BTreeSet<ServiceKey> {
+        let drained = self.drains.running().map(|((service, _), ..)| *service);
+        let going = self.graces.running().map(|((service, _), _)| *service);
+        drained.chain(going).collect()
     }
 
     /// Returns the drains that objects declare.
     pub fn drains(&self) -> &Drains {
         &self.drains
-    }
-
-    /// Takes the drains that the journal knows.
-    pub fn restore_drains(&mut self, begun: &Begun) {
-        self.drains.restore(begun);
-    }
-
-    /// Notes that the journal has stored the drains.
-    pub fn drains_saved(&mut self) {
-        self.drains.saved();
     }
 
     /// Decides which entries that are no longer `wanted` stay in force.
@@ -201,8 +221,10 @@ impl Retention {
         removals: Removals,
         now: Duration,
     ) -> Retained {
-        let ended = self.follow_drains(&wanted.desired, before, removals, now);
-        self.find_leaving(&wanted.desired, before);
+        self.skew = before.uptime.saturating_sub(now);
+        let is_early = matches!(removals, Removals::NotYet { .. });
+        let ended = self.follow_drains(&wanted.desired, before, removals);
+        self.find_leaving(&wanted.desired, before, is_early);
         let waiting = self.waiting(before, removals);
         let mut doubtful = None;
         // Entries that stay held even if their number is within the budget.
@@ -217,7 +239,11 @@ impl Retention {
             }
             Removals::Released => Leavings::new(),
         };
-        self.graces.stop_if(|entry| contains(&barred, entry));
+        // Before all objects are known, the removals that the previous run
+        // allowed go on.
+        if !is_early {
+            self.graces.stop_if(|entry| contains(&barred, entry));
+        }
         let mut pending = self.not_begun();
         pending.retain(|op| !contains(&barred, &entry(op)) && !waiting.contains(&entry(op)));
         let are_allowed = match removals {
@@ -233,24 +259,36 @@ impl Retention {
                 // In most rounds no entry leaves, so the entries need not be counted.
                 let (going, left) = match pending.is_empty() {
                     true => <(Count, Count)>::default(),
-                    false => (self.going(), self.left(&before.ours.table)),
+                    false => (self.going(before.uptime), self.left(&before.ours.table)),
                 };
                 !self.guard.holds(&pending, going, left, is_released, now)
             }
         };
         if are_allowed {
-            self.begin_graces(&pending, before.kernel, now);
+            self.begin_graces(&pending, &wanted.desired, before);
         }
-        for (since, op) in self.graces.end(now) {
-            self.guard.count(&op, since);
+        let desired = &wanted.desired;
+        let longest = self.longest;
+        self.graces.set_periods(|(service, server)| {
+            let is_kept = server.is_some() && desired.table.contains_key(service);
+            is_kept.then(|| desired.period(service).min(longest))
+        });
+        if removals != (Removals::NotYet { is_late: false }) {
+            for (since, op) in self
+                .graces
+                .end(|entry| before.is_free(entry), before.uptime)
+            {
+                self.guard.count(&op, since.saturating_sub(self.skew), now);
+            }
         }
+        self.deadline = self.next_end(before.uptime, removals).map(|end| now + end);
         let mut changed = self.put_in_force(&wanted.desired, before);
         changed.extend(ended);
         let mut in_force = Wish {
             desired: self.in_force.clone(),
             ..wanted
         };
-        if matches!(removals, Removals::NotYet { .. }) {
+        if is_early {
             in_force.keep_all_of(before.ours);
         }
         Retained {
@@ -295,91 +333,6 @@ impl Retention {
             .collect()
     }
 
-    /// Returns the leaving entries whose objects are absent and not believed to
-    /// be deleted.
-    fn doubted(&self, before: Before<'_>) -> Leavings {
-        if self.leaving.is_empty() {
-            return Leavings::new();
-        }
-        let absence = before.absence;
-        let listed = self.part(absence, |cause| cause != Cause::Certain);
-        let is_most = is_most(&ops(&listed), Count::owned(&before.ours.table));
-        self.part(absence, |cause| {
-            cause == Cause::Doubted || is_most && cause == Cause::Unjudged
-        })
-    }
-
-    /// Returns the leaving entries for which `is_one` is true. The argument of
-    /// `is_one` says why an entry is no longer wanted.
-    fn part(&self, absence: &Absence, is_one: impl Fn(Cause) -> bool) -> Leavings {
-        let of_server = |key: &ServiceKey, server: &DestinationKey| {
-            let object = self.in_force.servers.get(&(*key, *server));
-            let cause = absence.cause(Kind::RealServer, object);
-            // The older version of a service may not select all of its servers.
-            let service = self.in_force.services.get(key);
-            let has_gone_back =
-                |service| absence.cause(Kind::VirtualService, Some(service)) == Cause::Doubted;
-            is_one(match cause {
-                Cause::Certain if service.is_some_and(has_gone_back) => Cause::Doubted,
-                cause => cause,
-            })
-        };
-        let parts = self.leaving.iter().filter_map(|(key, leaving)| {
-            let part = match leaving {
-                Leaving::Service => {
-                    let object = self.in_force.services.get(key);
-                    let is_part = is_one(absence.cause(Kind::VirtualService, object));
-                    is_part.then_some(Leaving::Service)?
-                }
-                Leaving::Servers(servers) => {
-                    let servers = servers.iter().filter(|server| of_server(key, server));
-                    let servers: Vec<_> = servers.copied().collect();
-                    (!servers.is_empty()).then_some(Leaving::Servers(servers))?
-                }
-            };
-            Some((*key, part))
-        });
-        parts.collect()
-    }
-
-    /// Returns the objects that wanted the leaving entries. The servers of a
-    /// leaving service count as part of the service.
-    fn objects_of(&self, leaving: &Leavings) -> Doubtful {
-        let mut found = Doubtful::default();
-        let known = &self.in_force;
-        for (key, leaving) in leaving {
-            let mut servers: Vec<_> = Vec::new();
-            match leaving {
-                Leaving::Service => {
-                    match known.services.get(key) {
-                        Some(service) => {
-                            let object = (Kind::VirtualService, service.clone());
-                            found.objects.insert(object);
-                        }
-                        None => found.has_orphans = true,
-                    }
-                    let service = known.table.get(key);
-                    let keys = service.map(|service| service.destinations.keys());
-                    servers.extend(keys.into_iter().flatten().copied());
-                }
-                Leaving::Servers(leaving) => {
-                    let is_orphan = |server| !known.servers.contains_key(&(*key, server));
-                    found.has_orphans |= leaving.iter().copied().any(is_orphan);
-                    let service = known.services.get(key);
-                    let service = service.map(|service| (Kind::VirtualService, service.clone()));
-                    found.objects.extend(service);
-                    servers.extend(leaving);
-                }
-            }
-            for server in servers {
-                if let Some(object) = known.servers.get(&(*key, server)) {
-                    found.objects.insert((Kind::RealServer, object.clone()));
-                }
-            }
-        }
-        found
-    }
-
     /// Begins and ends the drains that the wanted state declares. Returns the
     /// services in which a drain ends.
     fn follow_drains(
@@ -387,7 +340,6 @@ impl Retention {
         wanted: &Arc<Desired>,
         before: Before<'_>,
         removals: Removals,
-        now: Duration,
     ) -> BTreeSet<ServiceKey> {
         let known = match removals {
             Removals::NotYet { is_late: false } => Known::Restored,
@@ -398,15 +350,20 @@ impl Retention {
             let found = before.kernel.get(service);
             found.is_some_and(|found| found.destinations.contains_key(server))
         };
-        let ended = self.drains.follow(wanted, known, is_there, before.uptime);
-        let end = self.drains.next_end(before.uptime);
-        // While the listing may still come, a drain that is over ends later.
-        let end = end.filter(|end| known != Known::Restored || !end.is_zero());
-        self.drain_ends = end.map(|end| now + end);
-        ended
+        self.drains.follow(wanted, known, is_there, before.uptime)
     }
 
-    fn find_leaving(&mut self, wanted: &Desired, before: Before<'_>) {
+    /// Returns the time until the next entry may be removed.
+    fn next_end(&self, uptime: Duration, removals: Removals) -> Option<Duration> {
+        let grace = self.graces.next_deadline(uptime);
+        let grace = grace.map(|end| end.saturating_sub(uptime));
+        let ends = [self.drains.next_end(uptime), grace].into_iter().flatten();
+        // While the listing may still come, what is over ends later.
+        let waits = removals == (Removals::NotYet { is_late: false });
+        ends.filter(|end| !waits || !end.is_zero()).min()
+    }
+
+    fn find_leaving(&mut self, wanted: &Desired, before: Before<'_>, is_early: bool) {
         let ours = &before.ours.table.services;
         let keys: BTreeSet<_> = match before.changed {
             Some(changed) => changed.iter().chain(self.leaving.keys()).copied().collect(),
@@ -419,7 +376,9 @@ impl Retention {
             };
         }
         let leaving = &self.leaving;
-        self.graces.forget_unless(|entry| contains(leaving, entry));
+        if !is_early {
+            self.graces.forget_unless(|entry| contains(leaving, entry));
+        }
     }
 
     /// Returns the removals of leaving entries that were not allowed yet.
@@ -429,15 +388,19 @@ impl Retention {
         removals
     }
 
-    /// Counts the entries that are in their grace.
-    fn going(&self) -> Count {
-        Count::of(&self.graces.running().collect::<Vec<_>>())
+    /// Counts the entries whose removal was allowed a short time ago and that are
+    /// in their grace.
+    fn going(&self, uptime: Duration) -> Count {
+        let running = self.graces.running();
+        let recent = running.filter(|(_, departure)| uptime < departure.since + WINDOW);
+        Count::of(&recent.map(|(entry, _)| removal(entry)).collect::<Vec<_>>())
     }
 
     /// Counts our entries, except those whose removal was allowed.
     fn left(&self, owned: &Owned) -> Count {
         let mut left = Count::owned(owned);
-        for op in self.graces.begun() {
+        for (entry, _) in self.graces.begun() {
+            let op = removal(entry);
             match op.destination() {
                 Some(_) => left.destinations = left.destinations.saturating_sub(1),
                 None => {
@@ -451,91 +414,27 @@ impl Retention {
         left
     }
 
-    fn begin_graces(&mut self, allowed: &[Op], kernel: &ActualTable, now: Duration) {
+    fn begin_graces(&mut self, allowed: &[Op], wanted: &Desired, before: Before<'_>) {
+        let Before { kernel, uptime, .. } = before;
         for op in allowed {
+            let service = op.service();
+            // Of a service that is no longer wanted, the last spec counts.
+            let period = match wanted.table.contains_key(&service) {
+                true => wanted.period(&service),
+                false => self.in_force.period(&service),
+            };
+            let departure = Departure {
+                since: uptime,
+                period: period.min(self.longest),
+            };
             let before = op.destination().and_then(|server| {
-                let known = self.in_force.table.get(&op.service());
+                let known = self.in_force.table.get(&service);
                 let known = known.and_then(|service| service.destinations.get(&server));
-                let found = || kernel.get(&op.service())?.destinations.get(&server);
+                let found = || kernel.get(&service)?.destinations.get(&server);
                 known.or_else(found).copied()
             });
-            self.graces.begin(entry(op), before, now);
+            self.graces.begin(entry(op), before, departure);
         }
-    }
-
-    /// Returns the retained entries: the held entries, unchanged, and the
-    /// entries in their grace.
-    fn kept(&self) -> BTreeMap<ServiceKey, Kept> {
-        let kept = |(key, leaving): (&ServiceKey, &Leaving)| match leaving {
-            Leaving::Service => {
-                let stays = !self.graces.is_over(&(*key, None));
-                stays.then_some((*key, Kept::Service))
-            }
-            Leaving::Servers(servers) => {
-                let kept = servers.iter().filter_map(|server| {
-                    let entry = (*key, Some(*server));
-                    if self.graces.is_over(&entry) {
-                        return None;
-                    }
-                    let mut config = self.graces.before(&entry);
-                    if let (Some(config), true) = (&mut config, self.graces.has_begun(&entry)) {
-                        config.weight = 0;
-                    }
-                    Some((*server, config))
-                });
-                let kept: Vec<_> = kept.collect();
-                (!kept.is_empty()).then_some((*key, Kept::Servers(kept)))
-            }
-        };
-        self.leaving.iter().filter_map(kept).collect()
-    }
-
-    /// Builds the state in force from the wanted state. Returns the services
-    /// whose retained entries are new or changed.
-    fn put_in_force(&mut self, wanted: &Arc<Desired>, before: Before<'_>) -> BTreeSet<ServiceKey> {
-        let retained = self.kept();
-        let may_differ = |key| before.changed.is_none_or(|changed| changed.contains(key));
-        let recorded = self.drains.as_recorded();
-        let recorded = recorded.filter(|(key, server)| wanted.has_destination(key, server));
-        let recorded: BTreeSet<_> = recorded.copied().collect();
-        let is_same = Arc::ptr_eq(wanted, &self.wanted)
-            && retained == self.retained
-            && recorded == self.recorded
-            && !retained.keys().any(may_differ);
-        if is_same {
-            return BTreeSet::new();
-        }
-        let changed = retained.keys().chain(self.retained.keys());
-        let drained = recorded.iter().chain(&self.recorded);
-        let changed = changed.chain(drained.map(|(service, _)| service));
-        let changed = changed.copied().collect();
-        self.in_force = match retained.is_empty() && recorded.is_empty() {
-            true => wanted.clone(),
-            false => {
-                let mut in_force = Desired::clone(wanted);
-                for place in &recorded {
-                    in_force.quiesce(place);
-                }
-                for (key, kept) in &retained {
-                    let found = before.kernel.get(key).expect("it is in the kernel");
-                    let ours = &before.ours.table;
-                    let servers = found.destinations.keys();
-                    let servers: Vec<_> = match kept {
-                        Kept::Service => servers
-                            .filter(|server| ours.destination(key, server))
-                            .map(|server| (*server, None))
-                            .collect(),
-                        Kept::Servers(servers) => servers.clone(),
-                    };
-                    merge::keep(&mut in_force, key, &servers, found, &self.in_force);
-                }
-                Arc::new(in_force)
-            }
-        };
-        self.retained = retained;
-        self.recorded = recorded;
-        self.wanted = wanted.clone();
-        changed
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::service::Found;
 use self::{
     memory::{Memory, ServiceMemory},
     news::News,
-    server::ServerState,
+    server::{Health, ServerState},
     service::{Member, Service},
     targets::Targets,
 };
@@ -316,6 +316,13 @@ impl Serving {
             None => self.deadlines.remove(&key),
         };
         weighed
+    }
+
+    /// Whether a server's health check has failed.
+    pub fn is_down(&self, service: &ServiceKey, server: &DestinationKey) -> bool {
+        let service = self.services.get(service);
+        let member = service.and_then(|service| service.servers.get(server));
+        member.is_some_and(|member| member.state.health() == Health::Down)
     }
 
     /// Whether the wanted state of any service in the kernel may have changed.

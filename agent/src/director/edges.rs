@@ -83,7 +83,7 @@ impl Loop {
                 let refused = std::mem::take(&mut remembered.refused);
                 let before_boot = remembered.before_boot.take();
                 self.protection.remember(refused, before_boot);
-                self.retention.restore_drains(&remembered.drains);
+                self.retention.restore(&remembered.drains);
                 self.state.remember(remembered);
                 // The journal may list more of the host's addresses as ours, so
                 // the agent must check the host again.

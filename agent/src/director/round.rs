@@ -14,7 +14,7 @@ use crate::{
         desired::{Addresses, Ours, Wish, changed_services, desired, on_conflict, timeouts},
         permission::Permission,
         places::Ground,
-        retain::{Before, Removals},
+        retain::{Before, Removals, Traffic},
         sysctls::Tuning,
     },
     disk::{checkpoint::Note, journal::NoJournal},
@@ -134,13 +134,18 @@ impl Loop {
         let removals = self.removals(now);
         let mut wanted = self.wish(now);
         wanted.addresses.is_released = removals == Removals::Released;
+        let uptime = self.uptime(now);
         let before = Before {
             ours: self.state.ours(),
             kernel: self.state.believed().expect("the kernel was read"),
             changed: self.state.dirty(),
             absence: &self.absence,
             looks: self.caution.looks(),
-            uptime: (self.world.uptime)(),
+            uptime,
+            traffic: Traffic::Read {
+                idle: &self.draining.idle,
+                serving: self.health.serving(),
+            },
         };
         let retained = self.retention.retain(wanted, before, removals, now);
         let believed = match &retained.doubtful {

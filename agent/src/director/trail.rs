@@ -80,6 +80,7 @@ impl Loop {
         let mut servers: Vec<_> = servers.collect();
         servers.sort_unstable_by_key(|(server, _)| *server);
         let policy = desired.checks.get(key);
+        let ended = self.retention.drains().ended_in(key);
         let wanted = desired.table.get(key).cloned().map(Arc::new);
         Seen {
             ours: self.ours_of(key),
@@ -95,6 +96,7 @@ impl Loop {
                     .map(|object| named(object, &self.objects.virtual_services)),
                 servers: servers.into(),
                 sorry: policy.and_then(|policy| Some(policy.sorry?.0)),
+                ended: ended.collect(),
             },
         }
     }

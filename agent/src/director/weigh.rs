@@ -218,6 +218,11 @@ impl Health {
         }
     }
 
+    /// Returns the health of servers.
+    pub(super) fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
     /// Returns the report about the health of servers.
     pub(super) fn report(&mut self, desired: &Desired) -> Arc<HealthReport> {
         if std::mem::take(&mut self.is_report_old) {

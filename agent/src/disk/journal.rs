@@ -22,7 +22,7 @@ use redb::{Database, ReadableDatabase};
 use self::rows::Lasting;
 use super::database::{self, OpenDatabase};
 use crate::decide::{
-    drains::Begun,
+    departures::Record,
     ours::{Change, Intent, Remembered},
     refusals::Refused,
 };
@@ -81,7 +81,7 @@ pub trait Journal {
     ///
     /// # Errors
     /// Returns an error if the drains cannot be written.
-    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError>;
+    fn remember_drains(&mut self, record: &Record) -> Result<(), JournalError>;
 }
 
 /// The substitute for the journal while the state folder cannot be used.
@@ -113,7 +113,7 @@ impl Journal for NoJournal {
         Err(JournalError::Absent(self.0.clone()))
     }
 
-    fn remember_drains(&mut self, _: &Begun) -> Result<(), JournalError> {
+    fn remember_drains(&mut self, _: &Record) -> Result<(), JournalError> {
         Err(JournalError::Absent(self.0.clone()))
     }
 }
@@ -335,9 +335,9 @@ impl Journal for FileJournal {
         Ok(())
     }
 
-    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError> {
+    fn remember_drains(&mut self, record: &Record) -> Result<(), JournalError> {
         let boot_id = self.boot_id.clone();
-        self.write(|transaction| rows::put_drains(transaction, &boot_id, begun))
+        self.write(|transaction| rows::put_drains(transaction, &boot_id, record))
     }
 }
 

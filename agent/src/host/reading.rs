@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipvs::{
     ActualService, ActualTable, DestinationKey, DestinationStatistics, Listing, ServiceConfig,
-    ServiceKey,
+    ServiceKey, Socket,
 };
 
 /// The result of reading the kernel's table.
@@ -47,6 +47,23 @@ impl From<DestinationStatistics> for Load {
             packets: stats.packets_in.wrapping_add(stats.packets_out),
         }
     }
+}
+
+/// Reads the loads of the servers of some services.
+///
+/// # Errors
+/// Returns the kernel's error.
+pub fn loads<'a>(
+    socket: &mut Socket,
+    services: impl IntoIterator<Item = &'a ServiceKey>,
+) -> Result<Loads, ipvs::Error> {
+    let mut loads = Loads::new();
+    for service in services {
+        let servers = socket.destination_statistics(service)?.into_iter();
+        let servers = servers.map(|(server, found)| (server, found.into()));
+        loads.insert(*service, servers.collect());
+    }
+    Ok(loads)
 }
 
 impl Reading {

@@ -20,7 +20,7 @@ use ipvs::{Kernel, Listing, ServiceKey, Socket};
 
 use crate::{
     event::Event,
-    host::reading::{Loads, Reading},
+    host::reading::{Loads, Reading, loads},
 };
 
 /// The file with the kernel's table as text, for this thread's network
@@ -165,18 +165,8 @@ fn take(
         None => socket.insert(Socket::open()?),
     };
     Ok(match kind {
-        Kind::Loads => Taken::Loads(loads(socket, &services)?),
+        Kind::Loads => Taken::Loads(loads(socket, services.iter())?),
         Kind::Table => Taken::Reading(Reading::Table(socket.table()?)),
         _ => Taken::Reading(Reading::Services(socket.services()?)),
     })
-}
-
-fn loads(socket: &mut Socket, services: &BTreeSet<ServiceKey>) -> Result<Loads, ipvs::Error> {
-    let mut loads = Loads::new();
-    for service in services {
-        let servers = socket.destination_statistics(service)?.into_iter();
-        let servers = servers.map(|(server, found)| (server, found.into()));
-        loads.insert(*service, servers.collect());
-    }
-    Ok(loads)
 }

@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use self::held::removals_held;
 pub use self::{
-    drains::{DrainReport, ServerDrain},
+    drains::{DrainReport, Drained, ServerDrain},
     health::HealthReport,
     objects::{complaints, unknown_fields, unreadable},
 };

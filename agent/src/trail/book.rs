@@ -135,6 +135,7 @@ impl Book {
         } else if config(&old.in_force) != config(&new.in_force) {
             self.pending.insert((key, None), Cause::Guard);
         }
+        let ended = |wants: &Wants, destination| wants.ended.contains(destination);
         let all = [&old.desired, &new.desired, &old.in_force, &new.in_force];
         let all = all.into_iter().flatten();
         let keys: BTreeSet<_> = all
@@ -150,6 +151,8 @@ impl Book {
                 Cause::Edit
             } else if of(&old.in_force) == of(&new.in_force) {
                 continue;
+            } else if ended(new, destination) != ended(old, destination) {
+                Cause::Guard
             } else if of(&new.desired).is_some() || is_sorry {
                 Cause::Health
             } else {

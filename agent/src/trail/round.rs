@@ -56,6 +56,8 @@ pub struct Wants {
     pub servers: Box<[(DestinationKey, Object)]>,
     /// The service's sorry server.
     pub sorry: Option<DestinationKey>,
+    /// The servers that a drain has ended, although objects want them.
+    pub ended: Box<[DestinationKey]>,
 }
 
 impl Wants {

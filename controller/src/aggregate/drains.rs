@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crds::{
     ObjectKey, Service, ServiceId,
-    api::{DirectorDrains, DrainingServer, Protocol, Scheduler},
+    api::{DirectorDrains, DrainCause, DrainingServer, Protocol, Scheduler},
     condition::ServerDrain,
 };
 
@@ -27,7 +27,10 @@ impl<'a> Drains<'a> {
         let Some(drains) = &director.status.drains else {
             return;
         };
-        for entry in &drains.servers {
+        // Servers that leave are drained without being asked to.
+        let declared = drains.servers.iter();
+        let declared = declared.filter(|entry| entry.cause == DrainCause::Drained);
+        for entry in declared {
             let of_server = self.named.entry(&entry.real_server).or_default();
             of_server.insert(director.name, entry);
         }

@@ -368,12 +368,28 @@ pub struct DirectorDrains {
     pub omitted_namespaces: Vec<String>,
 }
 
+/// Why a server gets no new connections.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub enum DrainCause {
+    /// The RealServer's spec.desiredState is Drained.
+    #[default]
+    Drained,
+    /// The server no longer belongs to a service, or its service was deleted,
+    /// and its connections have not ended yet.
+    Leaving,
+}
+
 /// A real server that a director drains.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DrainingServer {
-    /// The drained RealServer.
+    /// The drained RealServer. If the cause is Leaving, the object may be gone.
     pub real_server: ObjectKey,
+    /// Why the server gets no new connections.
+    #[serde(default)]
+    pub cause: DrainCause,
     /// The number of connections that are left, over all services of the
     /// director. The agent writes the number when the drain begins, when half of
     /// the connections or none are left, and otherwise once a minute.

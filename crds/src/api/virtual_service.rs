@@ -180,6 +180,14 @@ pub struct VirtualServiceSpec {
     /// healthCheck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability: Option<Box<Availability>>,
+    /// How long established connections may go on after their server no longer
+    /// belongs to the service, or after the service was deleted: 0 to 604800
+    /// seconds (a week). Meanwhile, the server gets no new connections. It leaves
+    /// earlier if it has no connections. With 0, connections are cut at once.
+    /// Defaults to 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = bounds::DRAIN_SECONDS))]
+    pub removal_grace_period_seconds: Option<i32>,
     /// Which RealServers of this namespace belong to the service. An empty
     /// selector is not allowed.
     #[schemars(schema_with = "label_selector")]

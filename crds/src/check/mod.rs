@@ -9,6 +9,7 @@
 mod address;
 mod availability;
 mod budget;
+mod drain;
 mod forwarding;
 mod grant;
 mod group;

@@ -1,10 +1,10 @@
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use super::{Checked, address, forwarding::forwarding, invalid, port};
+use super::{Checked, address, drain, forwarding::forwarding, invalid, port};
 use crate::{
     DrainRule, ForwardingRule, Rejection,
-    api::{ConnectionThresholds, DesiredState, Drain, RealServer, RealServerSpec},
-    bounds, drain,
+    api::{ConnectionThresholds, DesiredState, RealServer, RealServerSpec},
+    bounds,
 };
 
 /// A checked RealServer.
@@ -40,7 +40,7 @@ impl Checked for CheckedServer {
             None => (0, 0),
         };
         // The settings are checked before they are needed.
-        let drain = drain(spec.drain.as_ref())?;
+        let drain = drain::drain(spec.drain.as_ref())?;
         let is_drained = spec.desired_state == Some(DesiredState::Drained);
         Ok(Self {
             address: address::server("spec.address", &spec.address)?,
@@ -67,31 +67,6 @@ fn weight(raw: i32) -> Result<u16, Rejection> {
             "spec.weight",
             format_args!("{raw} is not a weight; write 0 to 65535"),
         )
-    })
-}
-
-fn drain(raw: Option<&Drain>) -> Result<DrainRule, Rejection> {
-    const LONGEST: i32 = bounds::DRAIN_SECONDS;
-    let default = drain::DEFAULT.as_secs();
-    let timeout = match raw.and_then(|raw| raw.timeout_seconds) {
-        None => Ok(drain::DEFAULT),
-        Some(seconds) => u64::try_from(seconds)
-            .ok()
-            .filter(|_| seconds <= LONGEST)
-            .map(Duration::from_secs)
-            .ok_or_else(|| {
-                invalid(
-                    "spec.drain.timeoutSeconds",
-                    format_args!(
-                        "{seconds} is not such a time; write 0 to {LONGEST}, or leave it out for \
-                         {default}"
-                    ),
-                )
-            }),
-    };
-    Ok(DrainRule {
-        timeout: timeout?,
-        at_end: raw.and_then(|raw| raw.at_end).unwrap_or_default(),
     })
 }
 

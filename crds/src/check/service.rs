@@ -1,11 +1,12 @@
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
-    Checked, Selector, address, availability::availability, forwarding::forwarding,
+    Checked, Selector, address, availability::availability, drain, forwarding::forwarding,
     health_check::health_check, invalid, name::subdomain,
 };
 use crate::{
-    Availability, ForwardingRule, HealthCheck, Loose, PersistenceRule, Rejection, ServiceId,
+    Availability, ForwardingRule, HealthCheck, Loose, PersistenceRule, REMOVAL_GRACE_PERIOD,
+    Rejection, ServiceId,
     api::{
         FirewallMark, IpFamily, Persistence, PersistenceEngine, Protocol, Scheduler, SchedulerFlag,
         Vip, VirtualService, VirtualServiceSpec, default_group,
@@ -42,6 +43,9 @@ pub struct CheckedService {
     pub forwarding: Option<ForwardingRule>,
     /// Which servers belong to the service.
     pub selector: Selector,
+    /// How long connections may go on after their server no longer belongs to the
+    /// service.
+    pub removal_grace_period: Duration,
 }
 
 impl Checked for CheckedService {
@@ -77,6 +81,11 @@ impl Checked for CheckedService {
             availability: availability(spec, id, own_forwarding)?,
             forwarding: own_forwarding,
             selector: Selector::check(&spec.real_server_selector)?,
+            removal_grace_period: drain::seconds(
+                "spec.removalGracePeriodSeconds",
+                spec.removal_grace_period_seconds,
+                REMOVAL_GRACE_PERIOD,
+            )?,
         })
     }
 

@@ -187,6 +187,7 @@ fn without_servers(candidate: &Candidate<'_>) -> Service {
         persistence: service.persistence.clone(),
         health_check: service.health_check.clone(),
         availability: service.availability.clone(),
+        removal_grace_period: service.removal_grace_period,
         servers: Vec::new(),
         ungranted: Vec::new(),
         left_out: 0,

@@ -13,7 +13,7 @@ use std::{
 use agent::{
     act::{Edges, State},
     decide::{
-        drains::Begun,
+        departures::Record,
         ours::{Change, Intent},
         refusals::Refused,
     },
@@ -133,7 +133,7 @@ impl Journal for Timed {
         self.journal.remember_refused(refused)
     }
 
-    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError> {
-        self.journal.remember_drains(begun)
+    fn remember_drains(&mut self, record: &Record) -> Result<(), JournalError> {
+        self.journal.remember_drains(record)
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use e2e::{
     Process, Segment,
-    cluster::{Cluster, PATIENCE, example, start_agent},
+    cluster::{Cluster, PATIENCE, drain_nothing, example, start_agent},
     control,
     course::{Course, DR_VIP, NAT_VIP},
     eventually, ipvsadm, kubectl,
@@ -185,6 +185,9 @@ impl Scene {
     /// service created by hand remains.
     fn close(self) {
         say("Everything is deleted; what the operator did not make is still there.");
+        // The demo does not wait until the kernel has forgotten closed
+        // connections.
+        drain_nothing();
         run("kubectl delete ivs,irs --all");
         eventually("the stranger's service alone", PATIENCE, || {
             let table = ipvsadm::saved(&self.course.director);

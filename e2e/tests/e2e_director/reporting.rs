@@ -68,7 +68,7 @@ fn an_older_definition_costs_its_fields_and_never_the_report() {
     kubectl_apply(&another_service("while-older", 83));
     let words = [
         "FieldsLeftOut",
-        "schema 1",
+        "has schema",
         "goes on without status.sysctls.",
     ];
     wait_for_words("idir/director1", "DefinitionOlder", &words);

@@ -34,6 +34,7 @@ kind: VirtualService
 metadata: {{name: web{port}, namespace: {namespace}}}
 spec:
   vip: {{address: 192.168.4.5, port: {port}}}
+  removalGracePeriodSeconds: 10
   scheduler: {scheduler}
   forwarding: {{method: NAT}}
   realServerSelector: {{matchLabels: {{app: web}}}}

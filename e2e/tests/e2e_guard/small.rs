@@ -120,6 +120,7 @@ kind: VirtualService
 metadata: {{name: {name}, namespace: default}}
 spec:
   vip: {{address: {address}, port: {port}}}
+  removalGracePeriodSeconds: 10
   forwarding: {{method: NAT}}
   realServerSelector: {{matchLabels: {{app: web}}}}{more}
 ---

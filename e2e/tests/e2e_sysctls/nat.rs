@@ -1,5 +1,7 @@
 use e2e::{
-    cluster::{Cluster, example, expect_table, start_agent, wait_for, wait_until_ready},
+    cluster::{
+        Cluster, drain_nothing, example, expect_table, start_agent, wait_for, wait_until_ready,
+    },
     course::NAT_VIP,
     kubectl, kubectl_apply,
 };
@@ -114,6 +116,7 @@ fn nat_works_beside_kube_proxys_rule_whenever_that_comes() {
 
     // Without services, the agent restores the sysctl `net.ipv4.vs.conntrack`,
     // even while connections are tracked.
+    drain_nothing();
     kubectl(&["delete", "ivs,irs", "--all"]);
     expect_table(director, &[]);
     expect_sysctl(director, "net.ipv4.vs.conntrack", "0");

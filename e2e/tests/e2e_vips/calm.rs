@@ -15,7 +15,7 @@ use std::{
 
 use e2e::{
     Process,
-    cluster::{Cluster, PATIENCE, example, start_agent, value, wait_until_ready},
+    cluster::{Cluster, PATIENCE, drain_nothing, example, start_agent, value, wait_until_ready},
     course::Course,
     eventually, kubectl, kubectl_apply,
 };
@@ -64,6 +64,7 @@ fn while_a_service_comes_and_goes_nobody_is_reset_and_nobody_but_the_holder_answ
                 count => Err(format!("{count} times")),
             },
         );
+        drain_nothing();
         kubectl(&["delete", "ivs", "--all"]);
         eventually("the VIP to go", PATIENCE, || {
             match addresses(&course.director).contains_key(VIP) {

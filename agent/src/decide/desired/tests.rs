@@ -16,6 +16,7 @@ fn service(id: ServiceId) -> Service {
         persistence: None,
         health_check: None,
         availability: availability(),
+        removal_grace_period: PERIOD,
         servers: Vec::new(),
         ungranted: Vec::new(),
         left_out: 0,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use ipvs::{DestinationKey, Op, ServiceKey};
 
-use super::{Before, grace::Entry};
-use crate::decide::desired::Desired;
+use super::Before;
+use crate::decide::{departures::Entry, desired::Desired};
 
 /// The part of a service that is ours, in the kernel, and no longer wanted.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::grace::Entry;
+use crate::decide::departures::Entry;
 
 /// The numbers of the looks that removals wait for. All numbers are 0 if the
 /// agent uses no API server.

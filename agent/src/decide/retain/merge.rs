@@ -77,6 +77,9 @@ fn keep_service(in_force: &mut Desired, key: &ServiceKey, found: &ActualService,
     if let Some(policy) = before.checks.get(key) {
         in_force.checks.insert(*key, policy.clone());
     }
+    if let Some(period) = before.periods.get(key) {
+        in_force.periods.insert(*key, *period);
+    }
     let object = before.services.get(key);
     if let Some(address) = key.vip() {
         let users = in_force.vips.entry(address).or_default();

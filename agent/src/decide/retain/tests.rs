@@ -3,13 +3,17 @@ use crate::{
     decide::{
         addresses::Holding,
         desired::{Addresses, CheckPolicy},
+        idle::Idle,
+        serving::Serving,
     },
     fixtures::{health, ip, server, service, tcp, weight, wish},
 };
 use ipvs::{OnConflict, WantedTable};
 
 mod graces;
+mod periods;
 mod property;
+mod walks;
 
 const WEB: &str = "192.0.2.10";
 /// The time since the host's start at which a scene begins.
@@ -38,25 +42,29 @@ struct Scene {
     retention: Retention,
     looks: ClusterLooks,
     now: Duration,
+    /// The connections that were read, or none if no entry has connections.
+    idle: Option<Idle>,
+    serving: Serving,
 }
 
 impl Scene {
-    /// Returns a scene in which no entry is ours. The retention stage of the
-    /// scene has the given grace.
-    fn empty(grace: Duration) -> Self {
+    /// Returns a scene in which no entry is ours, with the given retention stage.
+    fn empty(retention: Retention) -> Self {
         Self {
             ours: Remembered::default(),
             kernel: ActualTable::default(),
-            retention: Retention::new(grace),
+            retention,
             looks: ClusterLooks::default(),
             now: Duration::ZERO,
+            idle: None,
+            serving: Serving::default(),
         }
     }
 
     /// Returns a scene in which the whole table is ours and in the kernel.
     /// Allowed removals in the scene have no grace.
     fn with(table: &WantedTable) -> Self {
-        let mut scene = Self::empty(Duration::ZERO);
+        let mut scene = Self::empty(Retention::immediate());
         for (key, wanted) in table {
             scene.ours.table.add(*key, None);
             for server in wanted.destinations.keys() {
@@ -79,6 +87,13 @@ impl Scene {
             absence: &Absence::default(),
             looks: self.looks,
             uptime: UPTIME + self.now,
+            traffic: match &self.idle {
+                None => Traffic::None,
+                Some(idle) => Traffic::Read {
+                    idle,
+                    serving: &self.serving,
+                },
+            },
         };
         let wanted = wish_for(wanted.clone());
         self.retention.retain(wanted, before, removals, self.now)

@@ -12,7 +12,7 @@ use super::{
     server::{Health, ServerState},
 };
 use crate::{
-    decide::{desired::CheckPolicy, retain::GRACE},
+    decide::{departures::GRACE, desired::CheckPolicy},
     event::probed::ProbeId,
 };
 

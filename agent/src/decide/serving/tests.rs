@@ -8,6 +8,7 @@ use crate::fixtures::health::{availability, check};
 use crate::fixtures::{config, server, tcp, weight};
 use crate::probe::tally::{Results, Verdict};
 
+mod drained;
 mod future;
 mod namespaces;
 mod property;

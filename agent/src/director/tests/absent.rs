@@ -280,7 +280,7 @@ fn run(
         recorder.clone(),
         Memory::default(),
     );
-    agent.retention = Retention::new(Duration::ZERO);
+    agent.retention = Retention::immediate();
     hear(
         &mut agent,
         restored.events.into_iter().chain([Event::Restored]),

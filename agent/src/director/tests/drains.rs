@@ -271,7 +271,7 @@ fn a_journal_that_cannot_be_written_delays_no_drain() {
     assert_eq!(operations(&scene.world).len(), 2, "the weights are 0");
     scene.world.parts().disk_broken = false;
     scene.act(3);
-    assert_eq!(scene.world.parts().disk.drains.len(), 2);
+    assert_eq!(scene.world.parts().disk.drains.drains.len(), 2);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn deleted_service(port: i32) -> Event {
 /// Returns a director of cluster a whose kernel has every wanted entry.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = director(&Doors::default(), world);
-    agent.retention = Retention::new(GRACE);
+    agent.retention = Retention::default();
     agent.note(cluster("a"));
     agent.note(definition(Definition::Stands));
     everything().into_iter().for_each(|event| agent.note(event));
@@ -54,6 +54,7 @@ fn settled(world: &ModelWorld) -> Loop {
 /// Sends events to the director, and runs a round at the given second.
 fn act(agent: &mut Loop, second: u64, events: impl IntoIterator<Item = Event>) -> Observed {
     events.into_iter().for_each(|event| agent.note(event));
+    read_no_connections(agent);
     agent.note(Event::Unread);
     agent
         .act(Duration::from_secs(second))

@@ -40,7 +40,7 @@ fn started(world: &ModelWorld, times: usize) -> Loop {
         recorder,
         Memory::default(),
     );
-    agent.retention = Retention::new(Duration::ZERO);
+    agent.retention = Retention::immediate();
     everything().into_iter().for_each(|event| agent.note(event));
     agent
 }

@@ -8,7 +8,7 @@ const fn s(seconds: u64) -> Duration {
 }
 
 /// Returns a director with two services and two servers in the kernel. The
-/// director delays removals by [`GRACE`], as in production.
+/// director delays removals, as in production.
 fn settled(world: &ModelWorld) -> Loop {
     let mut agent = patient_director(&Doors::default(), world);
     everything().into_iter().for_each(|event| agent.note(event));
@@ -55,6 +55,7 @@ fn a_deleted_service_and_its_vip_leave_after_ten_seconds() {
     let observed = agent.act(s(10)).expect("a round");
     assert_eq!(observed.removals_held, [], "nothing is held");
     assert_eq!(world.news(), [""; 0]);
+    read_no_connections(&mut agent);
     agent.note(Event::Links);
     agent.act(s(11)).expect("a round");
     assert_eq!(

@@ -71,11 +71,11 @@ impl Doors {
 /// need not wait.
 pub(super) fn director(doors: &Doors, world: &ModelWorld) -> Loop {
     let mut director = patient_director(doors, world);
-    director.retention = Retention::new(Duration::ZERO);
+    director.retention = Retention::immediate();
     director
 }
 
-/// Returns a director that delays removals by [`GRACE`], as in production.
+/// Returns a director that delays removals, as in production.
 pub(super) fn patient_director(doors: &Doors, world: &ModelWorld) -> Loop {
     let (name, group) = ("a".to_owned(), "default".to_owned());
     let (recorder, _) = Recorder::new();
@@ -231,6 +231,13 @@ pub(super) fn directors(names: &[&str]) -> Event {
 pub(super) fn lease(director: &str, renewal: &str) -> Event {
     let (director, renewal) = (director.to_owned(), Some(renewal.to_owned()));
     Event::Lease(director, Instant::now(), renewal)
+}
+
+/// Lets the reader find no connection in the services that it follows.
+pub(super) fn read_no_connections(agent: &mut Loop) {
+    let followed = agent.world.followed.get();
+    let loads = followed.iter().map(|service| (*service, BTreeMap::new()));
+    agent.note(Event::Loads(Instant::now(), loads.collect()));
 }
 
 /// Returns the events for two services with two servers, and for one director

@@ -5,7 +5,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{health::checked, *};
 use crate::{
-    decide::retain::GRACE,
+    decide::departures::GRACE,
     event::probed::{ProbeId, Tally},
     fixtures::weight,
     probe::target::Order,
@@ -206,6 +206,7 @@ fn a_delayed_removal_is_recorded_as_an_edit_first_and_as_guard_at_its_end() {
     let key = ObjectKey::new("shop", "web1");
     scene.agent.note(Event::RealServer(Change::Delete(key)));
     scene.act(Duration::from_secs(1));
+    read_no_connections(&mut scene.agent);
     scene.act(Duration::from_secs(1) + GRACE);
     assert_eq!(
         scene.told(),

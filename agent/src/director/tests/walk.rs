@@ -149,6 +149,7 @@ impl Walk {
 
     fn round(&mut self) {
         self.agent.note(Event::Links);
+        read_no_connections(&mut self.agent);
         self.agent.act(self.now);
     }
 

@@ -16,7 +16,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::decide::{
-    drains::Begun,
+    departures::Record,
     ours::{Change, Intent, Remembered},
     refusals::Refused,
 };
@@ -45,7 +45,7 @@ const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refused")
 /// at arbitrary bytes.
 const BEFORE_BOOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("before-boot");
 /// The table of the drains' beginnings: the id of the boot in which they began,
-/// and [`Begun`], in postcard encoding and split into rows at arbitrary bytes.
+/// and [`Record`], in postcard encoding and split into rows at arbitrary bytes.
 /// Older builds ignore this table, so it may be from an earlier boot.
 const DRAINS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("drains");
 /// The size of a row in bytes. The database redb stores a value in a page whose
@@ -113,8 +113,8 @@ pub(super) fn open(database: &Database, boot_id: &str) -> Result<Remembered, red
     // A table that this build cannot read is of a newer build. The drains then
     // begin again.
     let drains = read_rows(&transaction, DRAINS).ok().flatten();
-    let drains = drains.filter(|(boot, _): &(String, Begun)| boot == boot_id);
-    remembered.drains = drains.map(|(_, begun)| begun).unwrap_or_default();
+    let drains = drains.filter(|(boot, _): &(String, Record)| boot == boot_id);
+    remembered.drains = drains.map(|(_, record)| record).unwrap_or_default();
     remembered.refused = refused;
     remembered.before_boot = before_boot;
     remembered.cluster = cluster;
@@ -184,9 +184,9 @@ pub(super) fn put_refused(
 pub(super) fn put_drains(
     transaction: &WriteTransaction,
     boot_id: &str,
-    begun: &Begun,
+    record: &Record,
 ) -> Result<(), redb::Error> {
-    replace_rows(transaction, DRAINS, &(boot_id, begun))
+    replace_rows(transaction, DRAINS, &(boot_id, record))
 }
 
 /// Writes the id of the cluster that all entries belong to.

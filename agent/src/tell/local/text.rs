@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crds::{
-    api::{DirectorStatus, DrainingServer, VipsHeld},
+    api::{DirectorStatus, DrainCause, DrainingServer, VipsHeld},
     condition,
 };
 use jiff::Timestamp;
@@ -92,7 +92,7 @@ pub(super) fn of(answer: &Answer, now: Timestamp, is_wide: bool) -> String {
         most,
     );
     let drains: Vec<_> = answer.drains.iter().map(drained).collect();
-    list(&mut text, "Drained servers", &drains, most);
+    list(&mut text, "Servers without new connections", &drains, most);
     list(&mut text, "Notices", &status.notices, most);
     list(&mut text, "Last repairs", &status.repairs.latest, most);
     text
@@ -133,7 +133,11 @@ fn drained(server: &DrainingServer) -> String {
         (false, 1) => "1 connection left".to_owned(),
         (false, left) => format!("{left} connections left"),
     };
-    format!("{name}: {left}, since {since}, until {until}")
+    let why = match server.cause {
+        DrainCause::Drained => "drained",
+        DrainCause::Leaving => "leaving",
+    };
+    format!("{name}: {why}, {left}, since {since}, until {until}")
 }
 
 fn vips(status: &DirectorStatus) -> Vec<String> {

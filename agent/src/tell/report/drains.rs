@@ -1,13 +1,10 @@
 //! The servers that this director drains, as its status reports them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crds::{
     ObjectKey,
-    api::{DirectorDrains, DrainingServer, int32},
+    api::{DirectorDrains, DrainCause, DrainingServer, int32},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -24,6 +21,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Two times that differ by less are the same: the second one was computed from
 /// another clock.
 const SAME: SignedDuration = SignedDuration::from_secs(2);
+
+/// A server that gets no new connections, and why.
+pub type Drained = (ObjectKey, DrainCause);
 
 /// The drain of one server, over all services of this director.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -51,9 +51,10 @@ impl ServerDrain {
         self.until = self.until.max(other.until);
     }
 
-    fn entry(&self, server: &ObjectKey, connections: u32, drained: bool) -> DrainingServer {
+    fn entry(&self, (server, cause): &Drained, connections: u32, drained: bool) -> DrainingServer {
         DrainingServer {
             real_server: server.clone(),
+            cause: *cause,
             connections: i32::try_from(connections).unwrap_or(i32::MAX),
             drained,
             since: Time(self.since),
@@ -107,14 +108,14 @@ impl Shown {
 /// The drained servers of this director.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DrainReport {
-    servers: BTreeMap<ObjectKey, (ServerDrain, Option<Shown>)>,
+    servers: BTreeMap<Drained, (ServerDrain, Option<Shown>)>,
 }
 
 impl DrainReport {
     /// Returns the report of the drains at `now`. `self` is the report before.
     #[must_use]
-    pub fn next(&self, drains: BTreeMap<ObjectKey, ServerDrain>, now: Duration) -> Self {
-        let next = |(server, mut drain): (ObjectKey, ServerDrain)| {
+    pub fn next(&self, drains: BTreeMap<Drained, ServerDrain>, now: Duration) -> Self {
+        let next = |(server, mut drain): (Drained, ServerDrain)| {
             let before = self.servers.get(&server);
             let mut shown = before.and_then(|(_, shown)| *shown);
             if let Some((before, _)) = before {
@@ -150,9 +151,11 @@ impl DrainReport {
             return None;
         }
         let before = before.into_iter().flat_map(|before| &before.servers);
-        let before: BTreeMap<_, _> = before.map(|entry| (&entry.real_server, entry)).collect();
-        let entry = |(server, (drain, shown)): (&ObjectKey, &(ServerDrain, Option<Shown>))| {
-            let before = before.get(server).copied();
+        let before: BTreeMap<_, _> = before
+            .map(|entry| ((&entry.real_server, entry.cause), entry))
+            .collect();
+        let entry = |(server, (drain, shown)): (&Drained, &(ServerDrain, Option<Shown>))| {
+            let before = before.get(&(&server.0, server.1)).copied();
             let Some(shown) = shown else {
                 let is_same = |before: &&DrainingServer| {
                     steady(before.since.0, drain.since) == before.since.0
@@ -174,11 +177,10 @@ impl DrainReport {
             &entry.real_server.namespace
         }
         let (servers, left_out) = keep(entries, namespace, DRAINS);
-        let omitted: BTreeSet<_> = left_out.iter().map(namespace).collect();
         Some(DirectorDrains {
             servers,
             omitted: int32(left_out.len()),
-            omitted_namespaces: names(omitted.into_iter()),
+            omitted_namespaces: names(left_out.iter().map(namespace)),
         })
     }
 }
@@ -208,8 +210,8 @@ mod tests {
         }
     }
 
-    fn web() -> ObjectKey {
-        ObjectKey::new("shop", "web-1")
+    fn web() -> Drained {
+        (ObjectKey::new("shop", "web-1"), DrainCause::Drained)
     }
 
     /// Returns what the status says after each of the readings, each at its

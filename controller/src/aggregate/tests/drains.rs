@@ -17,7 +17,7 @@ fn drains(connections: u32, drained: bool) -> Value {
 
 /// Returns a scene in which shop/a is drained, and no director has used this
 /// yet.
-fn drained(drain: Value) -> Scene {
+fn drained(drain: &Value) -> Scene {
     let mut scene = Scene::new();
     for director in ["d1", "d2"] {
         scene.report(director, json!({}));
@@ -46,7 +46,7 @@ fn a_server_that_is_not_drained_is_active_and_has_no_such_condition() {
 
 #[test]
 fn a_server_is_drained_once_every_director_says_so() {
-    let mut scene = drained(json!({}));
+    let mut scene = drained(&json!({}));
     let waiting = "False/Draining: Waiting for director d1, d2".to_owned();
     assert_eq!(scene.drain(), ("Draining".to_owned(), waiting));
     scene.report("d1", json!({"drains": drains(12, false)}));
@@ -79,7 +79,7 @@ fn a_report_from_before_the_drain_counts_for_nothing() {
 
 #[test]
 fn nobody_knows_what_a_dead_director_still_forwards() {
-    let mut scene = drained(json!({}));
+    let mut scene = drained(&json!({}));
     for director in ["d1", "d2"] {
         scene.report(director, json!({"drains": drains(0, true)}));
     }
@@ -99,7 +99,7 @@ fn nobody_knows_what_a_dead_director_still_forwards() {
 
 #[test]
 fn a_report_that_leaves_servers_out_says_nothing_of_them() {
-    let mut scene = drained(json!({}));
+    let mut scene = drained(&json!({}));
     scene.report("d1", json!({"drains": drains(0, true)}));
     let left_out = json!({"servers": [], "omitted": 3, "omittedNamespaces": ["shop"]});
     scene.report("d2", json!({"drains": left_out}));
@@ -115,7 +115,7 @@ fn a_report_that_leaves_servers_out_says_nothing_of_them() {
 
 #[test]
 fn a_server_without_a_service_is_drained() {
-    let mut scene = drained(json!({}));
+    let mut scene = drained(&json!({}));
     scene.service(json!({"realServerSelector": {"matchLabels": {"app": "other"}}}));
     let done = "True/Drained: No virtual service uses the server".to_owned();
     assert_eq!(scene.drain(), ("Drained".to_owned(), done));
@@ -123,7 +123,7 @@ fn a_server_without_a_service_is_drained() {
 
 #[test]
 fn the_end_of_the_time_and_what_clients_feel_are_said() {
-    let mut scene = drained(json!({"atEnd": "Disconnect"}));
+    let mut scene = drained(&json!({"atEnd": "Disconnect"}));
     scene.service(json!({"scheduler": "dh"}));
     scene.report("d1", json!({"drains": drains(1, false)}));
     scene.report("d2", json!({"drains": drains(0, true)}));
@@ -136,7 +136,7 @@ fn the_end_of_the_time_and_what_clients_feel_are_said() {
 
 #[test]
 fn only_the_servers_whose_drain_a_report_changes_are_looked_at() {
-    let mut scene = drained(json!({}));
+    let mut scene = drained(&json!({}));
     scene.report("d1", json!({"drains": drains(12, false)}));
     scene.world.resolve();
     scene.world.pass(MOMENT);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::*;
 use crate::{
-    decide::{drains::Begun, ours::Change, refusals::Refused},
+    decide::{departures::Record, ours::Change, refusals::Refused},
     disk::{
         database,
         journal::{FileJournal, JournalError},
@@ -134,7 +134,7 @@ impl Journal for DiskJournal {
     }
 
     // Nor do they drain servers.
-    fn remember_drains(&mut self, begun: &Begun) -> Result<(), JournalError> {
-        self.file.remember_drains(begun)
+    fn remember_drains(&mut self, record: &Record) -> Result<(), JournalError> {
+        self.file.remember_drains(record)
     }
 }

@@ -3,27 +3,27 @@
 
 use super::*;
 
-const fn s(seconds: u64) -> Duration {
+pub(super) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// Returns a scene in which the `desired` state is wanted, ours and in the
 /// kernel.
-fn served(desired: &Desired) -> Scene {
+pub(super) fn served(desired: &Desired) -> Scene {
     let mut scene = Scene::with(&desired.table);
-    scene.retention = Retention::new(GRACE);
+    scene.retention = Retention::default();
     scene.retain(desired, Removals::Guarded);
     scene
 }
 
 impl Scene {
-    fn at(&mut self, now: Duration, wanted: &Desired) -> Retained {
+    pub(super) fn at(&mut self, now: Duration, wanted: &Desired) -> Retained {
         self.now = now;
         self.retain(wanted, Removals::Guarded)
     }
 
     /// Applies the state in force to the kernel, and returns the operations.
-    fn apply(&mut self, in_force: &Wish) -> Vec<String> {
+    pub(super) fn apply(&mut self, in_force: &Wish) -> Vec<String> {
         let table = &in_force.desired.table;
         let plan = ipvs::plan(table, &self.kernel, &self.ours.table, OnConflict::Adopt);
         for op in &plan.ops {

@@ -36,7 +36,6 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn removals() -> impl Strategy<Value = Removals> {
     select(vec![
-        Removals::NotYet { is_late: false },
         Removals::Guarded,
         Removals::Guarded,
         Removals::Held { lasting: true },
@@ -113,6 +112,7 @@ impl Twins {
             retention,
             looks,
             now,
+            ..
         } = &mut self.told;
         let (looks, now) = (*looks, *now);
         let wish = || Wish {
@@ -127,6 +127,7 @@ impl Twins {
             absence: &absence,
             looks,
             uptime: UPTIME + now,
+            traffic: Traffic::None,
         };
         let told = retention.retain(wish(), before(Some(&changed)), removals, now);
         let whole = self.whole.retain(wish(), before(None), removals, now);
@@ -179,17 +180,20 @@ impl Twins {
 proptest! {
     #[test]
     fn what_changed_is_enough_to_look_at_and_held_removals_are_never_planned(
+        unlisted in vec(vec(step(), 0..4), 0..3),
         steps in vec((vec(step(), 0..4), removals()), 1..20),
     ) {
         let mut twins = Twins {
-            told: Scene::empty(GRACE),
-            whole: Retention::new(GRACE),
+            told: Scene::empty(Retention::default()),
+            whole: Retention::default(),
             wanted: Arc::default(),
             changed: BTreeSet::new(),
             looks: 0,
         };
         let mut in_force = wish_for(Desired::default());
-        for (steps, removals) in steps {
+        let not_yet = Removals::NotYet { is_late: false };
+        let unlisted = unlisted.into_iter().map(|steps| (steps, not_yet));
+        for (steps, removals) in unlisted.chain(steps) {
             for step in &steps {
                 twins.step(step, &in_force);
             }

@@ -7,7 +7,7 @@ use super::{
     super::{FILE, FileJournal, GROWTH, Journal},
     *,
 };
-use crate::decide::ours::Entry;
+use crate::decide::{departures::Departure, ours::Entry};
 
 const BOOT: &str = "a-boot";
 
@@ -187,14 +187,22 @@ fn nothing_of_the_old_form_stays_in_the_file() {
 #[test]
 fn drains_are_remembered_until_the_next_boot() {
     let folder = tempfile::tempdir().unwrap();
-    let begun = Begun::from([((service(80), server(1)), Duration::from_secs(7))]);
+    let since = Duration::from_secs(7);
+    let departure = Departure {
+        since,
+        period: since,
+    };
+    let record = Record {
+        drains: [((service(80), server(1)), since)].into(),
+        departures: [((service(443), None), departure)].into(),
+    };
     let (mut journal, _) = open(folder.path(), BOOT);
-    journal.remember_drains(&begun).unwrap();
+    journal.remember_drains(&record).unwrap();
     drop(journal);
     let (_, found) = open(folder.path(), BOOT);
-    assert_eq!(found.drains, begun);
+    assert_eq!(found.drains, record);
     let (_, found) = open(folder.path(), "another boot");
-    assert_eq!(found.drains, Begun::new());
+    assert_eq!(found.drains, Record::default());
 }
 
 #[test]
@@ -210,7 +218,7 @@ fn drains_that_cannot_be_read_are_forgotten_and_nothing_else() {
     transaction.commit().unwrap();
     drop(database);
     let (_, found) = open(folder.path(), BOOT);
-    assert_eq!(found.drains, Begun::new());
+    assert_eq!(found.drains, Record::default());
     assert!(found.table.service(&service(80)));
 }
 

@@ -41,6 +41,7 @@ fn book() -> Book {
             object: Some(object("web")),
             servers: [(server(1), object("web1")), (server(2), object("web2"))].into(),
             sorry: None,
+            ended: Box::default(),
         },
     };
     let old = Seen {
