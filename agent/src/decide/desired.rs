@@ -343,7 +343,8 @@ fn wanted_service(service: &Service) -> WantedService {
     }
 }
 
-fn service_key(id: ServiceId) -> ServiceKey {
+/// Returns the key of a service in the kernel's table.
+pub fn service_key(id: ServiceId) -> ServiceKey {
     match id {
         ServiceId::Vip {
             address,

@@ -133,6 +133,9 @@ pub struct Retention {
     /// The servers that stay drained, although the wanted state is older and
     /// does not say so.
     recorded: BTreeSet<Place>,
+    /// The periods of services as of their deletion, which the wanted state may
+    /// never have had.
+    last_periods: BTreeMap<ServiceKey, Duration>,
     guard: Guard,
     graces: Graces,
     waits: Waits,
@@ -167,6 +170,7 @@ impl Retention {
             skew: Duration::ZERO,
             longest,
             recorded: BTreeSet::new(),
+            last_periods: BTreeMap::new(),
             guard: Guard::default(),
             graces: Graces::default(),
             waits: Waits::default(),
@@ -202,6 +206,12 @@ impl Retention {
         let drained = self.drains.running().map(|((service, _), ..)| *service);
         let going = self.graces.running().map(|((service, _), _)| *service);
         drained.chain(going).collect()
+    }
+
+    /// Notes the period of a service whose object is being deleted. If the object
+    /// was edited just before, no wanted state has had this period.
+    pub fn note_deleted(&mut self, service: ServiceKey, period: Duration) {
+        self.last_periods.insert(service, period);
     }
 
     /// Returns the drains that objects declare.
@@ -267,6 +277,10 @@ impl Retention {
         if are_allowed {
             self.begin_graces(&pending, &wanted.desired, before);
         }
+        let graces = &self.graces;
+        let leaving = &self.leaving;
+        self.last_periods
+            .retain(|key, _| leaving.contains_key(key) && !graces.has_begun(&(*key, None)));
         let desired = &wanted.desired;
         let longest = self.longest;
         self.graces.set_periods(|(service, server)| {
@@ -421,7 +435,10 @@ impl Retention {
             // Of a service that is no longer wanted, the last spec counts.
             let period = match wanted.table.contains_key(&service) {
                 true => wanted.period(&service),
-                false => self.in_force.period(&service),
+                false => {
+                    let last = self.last_periods.get(&service).copied();
+                    last.unwrap_or_else(|| self.in_force.period(&service))
+                }
             };
             let departure = Departure {
                 since: uptime,

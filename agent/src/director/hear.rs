@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{LATE_LISTING, LISTING_TIME, Loop, VIP_GRACE, reason::Reason};
 use crate::{
-    decide::{absence::Absence, liveness::Liveness},
+    decide::{absence::Absence, desired::service_key, liveness::Liveness},
     disk::checkpoint::{Note, Tee},
     event::Event,
 };
@@ -73,6 +73,9 @@ impl Loop {
     fn take(&mut self, event: Event) -> Reason {
         match event {
             Event::VirtualService(change) => {
+                if let Change::Delete(key) = &change {
+                    self.note_deleted(key);
+                }
                 let store = &mut self.objects.virtual_services;
                 let tee = &mut self.services;
                 Reason::Resolve.when(take_change(&mut self.absence, tee, store, change))
@@ -177,6 +180,16 @@ impl Loop {
                 Reason::Look
             }
             Event::Stop => Reason::Nothing,
+        }
+    }
+
+    /// Notes for how long the entries of a deleted service may stay.
+    fn note_deleted(&mut self, key: &ObjectKey) {
+        let stored = self.objects.virtual_services.get(key);
+        if let Some(service) = stored.and_then(|stored| stored.in_force()) {
+            let key = service_key(service.id);
+            self.retention
+                .note_deleted(key, service.removal_grace_period);
         }
     }
 

@@ -89,21 +89,37 @@ pub(super) fn add_refused<'a>(drain: &mut ServerDrain<'a>, server: &ObjectKey, g
     }
 }
 
-/// Returns what a user should know about the drain of a service's server.
-pub(super) fn remark(key: &ObjectKey, service: &Service) -> Option<String> {
+/// Adds to `drain` what a user should know of a service with a drained server.
+pub(super) fn remark(drain: &mut ServerDrain<'_>, key: &ObjectKey, service: &Service) {
+    let takes_clients = service.servers.iter().filter(|server| server.share() > 0);
+    let left = takes_clients.count();
+    let minimum = service.health_check.as_ref().map(|_| &service.availability);
+    let minimum = minimum.map_or(0, |availability| availability.minimum_of(left));
+    if left == 0 {
+        drain.remark(format!(
+            "VirtualService {key} has no other server and refuses new connections"
+        ));
+    } else if left < minimum {
+        drain.remark(format!(
+            "VirtualService {key} has fewer other servers than its minimumHealthy: {left} of \
+             {minimum}"
+        ));
+    }
     let scheduler = match service.scheduler {
         Scheduler::Sh if !service.fallback => Some("sh"),
         Scheduler::Dh => Some("dh"),
         _ => None,
     };
     if let Some(scheduler) = scheduler {
-        return Some(format!(
+        drain.remark(format!(
             "VirtualService {key} refuses new connections of the clients that its scheduler \
              {scheduler} assigns to the server"
         ));
     }
     let is_udp = matches!(service.id, ServiceId::Vip { protocol, .. } if protocol == Protocol::Udp);
-    is_udp.then(|| {
-        format!("UDP clients of VirtualService {key} that never pause keep going to the server")
-    })
+    if is_udp {
+        drain.remark(format!(
+            "UDP clients of VirtualService {key} that never pause keep going to the server"
+        ));
+    }
 }

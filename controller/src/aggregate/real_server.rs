@@ -59,10 +59,7 @@ pub(super) fn statuses<'a>(
             }
             if server.drain.is_some() {
                 drains::add(&mut uses.drain, &server.object, needs.get(key), group);
-                let remark = drains::remark(key, service);
-                remark
-                    .into_iter()
-                    .for_each(|remark| uses.drain.remark(remark));
+                drains::remark(&mut uses.drain, key, service);
             }
         }
         for (_, server) in &service.ungranted {

@@ -303,3 +303,20 @@ fn the_connections_that_are_left_are_reported_over_all_services() {
     scene.act(5);
     assert_eq!(scene.agent.world.followed.get().len(), 0);
 }
+
+#[test]
+fn the_last_period_of_a_service_counts_even_if_it_is_deleted_in_the_same_moment() {
+    let world = ModelWorld::new();
+    let mut agent = patient_director(&Doors::default(), &world);
+    everything().into_iter().for_each(|event| agent.note(event));
+    agent.act(Duration::ZERO).expect("all is known");
+    operations(&world);
+    let mut edited = service(80, "wrr", 2);
+    let spec = edited.spec.as_mut().expect("it parses");
+    spec.removal_grace_period_seconds = Some(0);
+    let key = ObjectKey::of(&edited);
+    agent.note(Event::VirtualService(Change::Apply(edited)));
+    agent.note(Event::VirtualService(Change::Delete(key)));
+    agent.act(Duration::from_secs(1)).expect("a round");
+    assert_eq!(operations(&world), ["-D -t 192.0.2.10:80"]);
+}

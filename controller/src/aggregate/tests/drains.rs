@@ -150,3 +150,19 @@ fn only_the_servers_whose_drain_a_report_changes_are_looked_at() {
         .collect();
     assert_eq!(servers, ["shop/a"]);
 }
+
+#[test]
+fn a_service_with_too_few_other_servers_is_named() {
+    let mut scene = drained(&json!({}));
+    scene.service(json!({
+        "healthCheck": {"tcpSocket": {}}, "availability": {"minimumHealthy": 2},
+    }));
+    let (_, says) = scene.drain();
+    let few = "VirtualService shop/web has fewer other servers than its minimumHealthy: 1 of 2";
+    assert!(says.ends_with(few), "{says}");
+    let spec = json!({"address": "10.1.0.2", "desiredState": "Drained"});
+    scene.server("b", spec);
+    let (_, says) = scene.drain();
+    let none = "VirtualService shop/web has no other server and refuses new connections";
+    assert!(says.ends_with(none), "{says}");
+}
