@@ -134,6 +134,21 @@ impl Desired {
         }
     }
 
+    /// Lets a service's sorry server get no new connections.
+    pub fn drain_sorry_server(&mut self, service: &ServiceKey) {
+        let Some(policy) = self.checks.get_mut(service) else {
+            return;
+        };
+        if let Some((sorry, _)) = policy.sorry {
+            let mut drained = policy.drained.clone();
+            drained.insert(sorry);
+            *policy = Arc::new(CheckPolicy {
+                drained,
+                ..CheckPolicy::clone(policy)
+            });
+        }
+    }
+
     /// Whether a destination is a service's sorry server.
     pub fn is_sorry_server(&self, service: &ServiceKey, destination: &DestinationKey) -> bool {
         let policy = self.checks.get(service);

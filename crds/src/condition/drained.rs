@@ -74,7 +74,7 @@ impl<'a> ServerDrain<'a> {
         let say = |status, reason, message: String| {
             condition(kind::DRAINED, status, reason, message, generation)
         };
-        if services == 0 {
+        if services == 0 && self.left.is_empty() {
             let message = "No virtual service uses the server".to_owned();
             return say(TRUE, reason::DRAINED, message);
         }

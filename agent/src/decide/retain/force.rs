@@ -120,6 +120,9 @@ impl Retention {
                         Kept::Servers(servers) => servers.clone(),
                     };
                     merge::keep(&mut in_force, key, &servers, found, &self.in_force);
+                    if *kept == Kept::Draining {
+                        in_force.drain_sorry_server(key);
+                    }
                 }
                 Arc::new(in_force)
             }

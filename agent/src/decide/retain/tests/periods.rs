@@ -138,6 +138,18 @@ fn a_deleted_service_serves_for_ten_seconds_and_then_refuses_new_connections() {
 }
 
 #[test]
+fn the_sorry_server_of_a_deleted_service_gets_no_new_connections_either() {
+    let mut scene = served(&checked(&[(1, 5)]));
+    scene.read(&[(1, ONE)]);
+    for (second, expected) in [(1, false), (10, false), (11, true)] {
+        let Retained { in_force, .. } = scene.at(s(second), &wish(&[]));
+        let policy = &in_force.desired.checks[&tcp(WEB, 80)];
+        let is_drained = policy.drained.contains(&server(99));
+        assert_eq!(is_drained, expected, "after {second} s");
+    }
+}
+
+#[test]
 fn the_last_period_of_a_deleted_service_counts() {
     let mut before = web(&[(1, 5)]);
     before.periods.insert(tcp(WEB, 80), s(30));

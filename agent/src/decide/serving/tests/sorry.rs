@@ -52,6 +52,19 @@ fn it_serves_below_the_minimum_and_goes_when_enough_are_back() {
     assert!(!says_sorry(&scene));
 }
 
+#[test]
+fn a_sorry_server_that_is_drained_gets_no_new_connections() {
+    let mut scene = scene(2, None);
+    let mut policy = CheckPolicy::clone(&scene.policy);
+    policy.drained.insert(server(99));
+    scene.policy = Arc::new(policy);
+    scene.wish();
+    for _ in 0..3 {
+        scene.probe("---");
+    }
+    assert!(!says_sorry(&scene), "{:?}", sorry_weight(&scene));
+}
+
 /// Returns a scene whose service has just recovered.
 fn recovered() -> Scene {
     let mut scene = scene(1, None);
