@@ -220,6 +220,10 @@ pub(crate) struct Parts {
     pub(crate) links_broken: bool,
     /// Whether adding and removing addresses fails.
     pub(crate) addresses_refused: bool,
+    /// The number of batches of operations on the kernel's table.
+    pub(crate) batches: usize,
+    /// The number of records of drains that were written to the disk.
+    pub(crate) records: usize,
     /// Whether writing to the disk fails.
     pub(crate) disk_broken: bool,
     /// The service that the next reading of the kernel's table leaves out. A
@@ -311,6 +315,8 @@ impl ModelWorld {
             listeners_hidden: false,
             links_broken: false,
             addresses_refused: false,
+            batches: 0,
+            records: 0,
             disk_broken: false,
             skipped: None,
             life: None,

@@ -82,7 +82,11 @@ fn service_port(service: &ServiceKey) -> u16 {
 
 /// Returns server 1 in a state, with a drain of 30 s.
 fn drained(state: &str, at_end: &str) -> Event {
-    let mut server = server(1);
+    drained_server(1, state, at_end)
+}
+
+fn drained_server(last: u8, state: &str, at_end: &str) -> Event {
+    let mut server = server(last);
     let spec = server.spec.as_mut().expect("it parses");
     let parsed = |word: &str| serde_json::from_value(json!(word)).expect("a known word");
     spec.desired_state = serde_json::from_value(json!(state)).expect("a known word");
@@ -319,4 +323,32 @@ fn the_last_period_of_a_service_counts_even_if_it_is_deleted_in_the_same_moment(
     agent.note(Event::VirtualService(Change::Delete(key)));
     agent.act(Duration::from_secs(1)).expect("a round");
     assert_eq!(operations(&world), ["-D -t 192.0.2.10:80"]);
+}
+
+#[test]
+fn a_thousand_servers_are_drained_in_one_batch_and_with_one_record_in_the_journal() {
+    let mut scene = Scene::start(ModelWorld::new());
+    let mut events = vec![directors(&["a"])];
+    events.extend(services((80..90).map(|port| service(port, "wrr", 1))));
+    events.extend(servers((1..=100).map(server)));
+    events.extend(groups([group(None)]));
+    scene.take(events);
+    scene.act(1);
+    scene.world.news();
+    let batches = scene.world.parts().batches;
+    let records = scene.world.parts().records;
+    scene.take((1..=100).map(|last| drained_server(last, "Drained", "Keep")));
+    scene.act(2);
+    assert_eq!(
+        operations(&scene.world).len(),
+        1000,
+        "each server in each service"
+    );
+    for second in 3..10 {
+        scene.act(second);
+    }
+    assert_eq!(operations(&scene.world), [""; 0]);
+    let parts = scene.world.parts();
+    assert_eq!(parts.batches - batches, 1, "batches of operations");
+    assert_eq!(parts.records - records, 1, "records in the journal");
 }
